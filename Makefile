@@ -1,0 +1,47 @@
+# Time for each fuzz target, and the number of histories of the property test.
+FUZZTIME ?= 60s
+HISTORIES ?= 10000
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+
+.PHONY: check
+check: ## Formatting, modules, go vet and staticcheck
+	.ci/run format modules dependencies vet staticcheck
+
+.PHONY: test
+test: ## All tests; without redis-server those of real Redis are skipped
+	go test -shuffle=on ./...
+
+.PHONY: race
+race: ## All tests with the race detector
+	go test -race -shuffle=on ./...
+
+.PHONY: fuzz
+fuzz: ## Every fuzz target for FUZZTIME (60s)
+	FUZZTIME=$(FUZZTIME) .ci/run fuzz
+
+.PHONY: property
+property: ## The fence under HISTORIES (10000) random histories
+	go test ./ -count=1 -timeout 0 -run TestFence -histories $(HISTORIES)
+
+.PHONY: soak
+soak: ## The fence under 100000 random histories
+	$(MAKE) property HISTORIES=100000
+
+.PHONY: bench
+bench: ## The queue against a plain Redis list
+	go run ./internal/bench -run queue
+
+.PHONY: cover
+cover: ## Statement coverage of all packages, as cover.out and cover.html
+	go test -coverpkg=./... -coverprofile=cover.out ./...
+	go tool cover -html=cover.out -o cover.html
+	go tool cover -func=cover.out | tail -n 1
+
+.PHONY: ci
+ci: ## Everything CI does
+	.ci/run

@@ -1,0 +1,412 @@
+package scales
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"net/url"
+	"strings"
+	"sync"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/itscales/scales/internal/canonical"
+	"github.com/itscales/scales/internal/message"
+	"github.com/itscales/scales/internal/partition"
+	"github.com/itscales/scales/internal/render"
+)
+
+// A Cache holds every resource of an application in Redis. Servers read it, workers keep it current.
+//
+// Its methods are for programs outside of requests: a cron job, a consumer of database changes, a test. A handler of the
+// application uses Writer instead. A Cache is safe for concurrent use.
+type Cache struct {
+	rdb    redis.UniversalClient
+	config cacheConfig
+	origin *url.URL
+	rules  *canonical.Rules
+	store  *partition.Store
+
+	mu     sync.Mutex
+	closed bool
+	closes []func(context.Context)
+	kicks  map[*render.Renderer]struct{} // renderers of this process that look for pending keys
+}
+
+// NewCache returns a cache in the Redis that rdb talks to. It does no I/O, and rdb is never closed by Scales.
+//
+// The client must talk to a primary: one that reads from replicas is refused, because a replica may be behind what a
+// client was promised. Set ContextTimeoutEnabled on it, so that calls to a Redis that hangs do not linger. It needs
+// connections for the blocking calls, one for each server and worker in the process, besides those for the others.
+func NewCache(rdb redis.UniversalClient, opts ...CacheOption) (*Cache, error) {
+	if rdb == nil {
+		return nil, errors.New("scales: NewCache: nil client")
+	}
+	config := defaultCacheConfig()
+	for _, o := range opts {
+		o.applyCache(&config)
+	}
+	origin, rules, err := config.validate()
+	if err == nil {
+		err = checkClient(rdb)
+	}
+	if err != nil {
+		return nil, err
+	}
+	c := &Cache{rdb: rdb, config: config, origin: origin, rules: rules, kicks: make(map[*render.Renderer]struct{})}
+	c.store = partition.New(partition.Config{
+		Client: rdb, Namespace: config.namespace, Partitions: config.partitions, TombstoneLife: config.tombstoneLife,
+		ClaimLease: config.claimLease, LogLength: config.logLength, MaxEntries: config.maxEntries,
+		Timeout: config.timeout, Guards: config.guards,
+	})
+	return c, nil
+}
+
+func checkClient(rdb redis.UniversalClient) error {
+	switch client := rdb.(type) {
+	case *redis.ClusterClient:
+		if o := client.Options(); o.ReadOnly || o.RouteByLatency || o.RouteRandomly {
+			return errors.New("scales: NewCache: the cluster client reads from replicas (ReadOnly, RouteByLatency or RouteRandomly)")
+		}
+	case *redis.Ring:
+		return errors.New("scales: NewCache: a redis.Ring loses keys when a shard is away; use Redis Cluster")
+	}
+	return nil
+}
+
+// Ready reports whether the cache can be relied upon: that Redis answers, has version 7.0 or later, evicts nothing, and
+// that the cache was laid out with the same number of partitions and is filled. The error names everything that is
+// wrong. What Redis does not let the client read is logged as unknown.
+func (c *Cache) Ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*c.config.timeout)
+	defer cancel()
+	if err := c.rdb.Ping(ctx).Err(); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	var problems []error
+	version, policy := c.info(ctx, "server", "redis_version"), c.info(ctx, "memory", "maxmemory_policy")
+	switch {
+	case version == "":
+		c.config.logger.Warn("scales: the version of Redis is unknown; it must be 7.0 or later")
+	case majorOf(version) < 7:
+		problems = append(problems, fmt.Errorf("scales: Redis has version %s; 7.0 or later is needed", version))
+	}
+	switch policy {
+	case "":
+		c.config.logger.Warn("scales: the eviction policy of Redis is unknown; maxmemory-policy must be noeviction")
+	case "noeviction":
+	default:
+		problems = append(problems, fmt.Errorf("scales: Redis evicts entries: set maxmemory-policy to noeviction, it is %s", policy))
+	}
+	for _, p := range c.store.All() {
+		filled, err := p.Filled(ctx)
+		switch {
+		case err != nil:
+			problems = append(problems, c.unavailable(err))
+		case !filled:
+			problems = append(problems, fmt.Errorf("%w: partition %d of %d", ErrNotFilled, p.Number, c.config.partitions))
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// info returns a field of Redis's INFO, "" where it cannot be read.
+func (c *Cache) info(ctx context.Context, section, name string) string {
+	text, err := c.rdb.Info(ctx, section).Result()
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(text) {
+		if value, ok := strings.CutPrefix(line, name+":"); ok {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
+}
+
+func majorOf(version string) (major int) {
+	_, _ = fmt.Sscanf(version, "%d", &major)
+	return major
+}
+
+// unavailable wraps an error of Redis.
+func (c *Cache) unavailable(err error) error {
+	if errors.Is(err, partition.ErrLayout) {
+		return fmt.Errorf("%w: %w", ErrLayout, err)
+	}
+	return fmt.Errorf("%w: %w", ErrUnavailable, err)
+}
+
+// Get returns the entry of a key, as a server would serve it. The error is or wraps ErrNotFound where there is none,
+// ErrNotFilled where a miss proves nothing because the cache is not filled, ErrLost where the entry was lost, and
+// ErrUnavailable where Redis cannot be asked.
+func (c *Cache) Get(ctx context.Context, key string) (Entry, error) {
+	key, err := c.parse(key)
+	if err != nil {
+		return Entry{}, err
+	}
+	stored, err := c.read(ctx, key)
+	if err != nil {
+		return Entry{}, err
+	}
+	return Entry{Status: stored.Status, Header: stored.Header, Body: stored.Body, PushOnly: stored.PushOnly}, nil
+}
+
+// read is Get for a canonical key.
+func (c *Cache) read(ctx context.Context, key string) (*message.Entry, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.config.timeout)
+	defer cancel()
+	found, err := c.store.Of(key).Read(ctx, key)
+	if err != nil {
+		return nil, c.unavailable(err)
+	}
+	if found.Exists {
+		stored, err := message.ParseEntry(found.Value)
+		if err == nil && !stored.Gone {
+			return stored, nil
+		}
+		if err == nil {
+			return nil, fmt.Errorf("%w: %s", ErrNotFound, key)
+		}
+		c.config.logger.Error("scales: an entry cannot be decoded and counts as lost", "key", key, "error", err)
+		return nil, fmt.Errorf("%w: %s: %w", ErrLost, key, err)
+	}
+	switch {
+	case found.Lost:
+		return nil, fmt.Errorf("%w: %s", ErrLost, key)
+	case !found.Filled:
+		return nil, fmt.Errorf("%w: %s", ErrNotFilled, key)
+	}
+	return nil, fmt.Errorf("%w: %s", ErrNotFound, key)
+}
+
+func (c *Cache) parse(key string) (string, error) {
+	canonicalKey, err := c.rules.Parse(key)
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", ErrKey, err)
+	}
+	return canonicalKey, nil
+}
+
+func (c *Cache) parseAll(keys []string) ([]string, error) {
+	parsed := make([]string, len(keys))
+	for i, key := range keys {
+		var err error
+		if parsed[i], err = c.parse(key); err != nil {
+			return nil, err
+		}
+	}
+	return parsed, nil
+}
+
+// Push stores an entry. Unless it is push-only or has a ticket, a worker then confirms it by a render.
+func (c *Cache) Push(ctx context.Context, key string, e Entry) error {
+	key, err := c.parse(key)
+	if err != nil {
+		return err
+	}
+	op, err := c.operation(key, e, nil)
+	if err != nil {
+		return err
+	}
+	return c.commit(ctx, []partition.Operation{op})
+}
+
+// Destroy removes resources. A worker then confirms it by a render, except for push-only entries.
+func (c *Cache) Destroy(ctx context.Context, keys ...string) error {
+	return c.change(ctx, partition.OpErase, keys)
+}
+
+// Update has resources rendered by a worker. It returns when that is recorded in Redis, not when it is done.
+func (c *Cache) Update(ctx context.Context, keys ...string) error {
+	return c.change(ctx, partition.OpPend, keys)
+}
+
+func (c *Cache) change(ctx context.Context, kind partition.Kind, keys []string) error {
+	keys, err := c.parseAll(keys)
+	if err != nil {
+		return err
+	}
+	operations := make([]partition.Operation, len(keys))
+	for i, key := range keys {
+		operations[i] = partition.Operation{Kind: kind, Key: key}
+	}
+	return c.commit(ctx, operations)
+}
+
+// commit performs operations, those of each partition in one atomic step.
+func (c *Cache) commit(ctx context.Context, operations []partition.Operation) error {
+	byPartition := make(map[*partition.Partition][]partition.Operation)
+	for _, op := range operations {
+		p := c.store.Of(op.Key)
+		byPartition[p] = append(byPartition[p], op)
+	}
+	var problems []error
+	for p, group := range byPartition {
+		commit, err := p.Commit(ctx, group)
+		if err != nil {
+			problems = append(problems, c.unavailable(err))
+			continue
+		}
+		for i, outcome := range commit.Outcomes {
+			switch {
+			case outcome == partition.Full:
+				problems = append(problems, fmt.Errorf("%w: %s: too many keys are pending (option MaxEntries)", ErrNotStorable, group[i].Key))
+			case outcome.Again():
+				problems = append(problems, fmt.Errorf("%w: %s", ErrTicket, group[i].Key))
+			}
+		}
+	}
+	c.kickRenderers()
+	return errors.Join(problems...)
+}
+
+// Ticket takes a ticket for exact pushes.
+func (c *Cache) Ticket(ctx context.Context) (Ticket, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.config.timeout)
+	defer cancel()
+	var t Ticket
+	for _, p := range c.store.All() {
+		position, err := p.Ticket(ctx)
+		if err != nil {
+			return Ticket{}, c.unavailable(err)
+		}
+		t.positions = append(t.positions, position)
+	}
+	return t, nil
+}
+
+// Len returns the number of entries. It is exact for each partition, at a moment of its own.
+func (c *Cache) Len(ctx context.Context) (int, error) {
+	total := 0
+	for _, p := range c.store.All() {
+		n, err := p.Len(ctx)
+		if err != nil {
+			return 0, c.unavailable(err)
+		}
+		total += int(n)
+	}
+	return total, nil
+}
+
+// Keys iterates over the keys of all entries, in byte order within each partition. Keys that come or go meanwhile may or
+// may not be seen; every other is seen once. An error ends the iteration.
+func (c *Cache) Keys(ctx context.Context) iter.Seq2[string, error] {
+	const page = 500
+	return func(yield func(string, error) bool) {
+		for _, p := range c.store.All() {
+			for after := ""; ; {
+				keys, err := p.Keys(ctx, after, page)
+				if err != nil {
+					yield("", c.unavailable(err))
+					return
+				}
+				for _, key := range keys {
+					if !yield(key, nil) {
+						return
+					}
+					after = key
+				}
+				if len(keys) < page {
+					break
+				}
+			}
+		}
+	}
+}
+
+// MarkFilled declares that the cache holds every resource, so that a miss is a true 404. It is for applications that push
+// everything; Worker.Fill does it by itself.
+func (c *Cache) MarkFilled(ctx context.Context) error {
+	begun, err := c.beginFill(ctx)
+	if err != nil {
+		return err
+	}
+	return c.endFill(ctx, begun)
+}
+
+// beginFill returns the incarnation of each partition.
+func (c *Cache) beginFill(ctx context.Context) ([]string, error) {
+	var begun []string
+	for _, p := range c.store.All() {
+		incarnation, err := p.Incarnation(ctx)
+		if err != nil {
+			return nil, c.unavailable(err)
+		}
+		begun = append(begun, incarnation)
+	}
+	return begun, nil
+}
+
+// endFill marks each partition as filled if it is in the incarnation in which the fill began.
+func (c *Cache) endFill(ctx context.Context, begun []string) error {
+	for i, p := range c.store.All() {
+		marked, err := p.MarkFilled(ctx, begun[i])
+		if err != nil {
+			return c.unavailable(err)
+		}
+		if !marked {
+			return fmt.Errorf("%w: Redis lost partition %d during the fill", ErrNotFilled, p.Number)
+		}
+	}
+	return nil
+}
+
+// Queue returns the queue of jobs.
+func (c *Cache) Queue() *Queue { return &Queue{cache: c} }
+
+// Close stops what the cache runs in the background, and waits for it until ctx ends. Close it after the servers and
+// workers that use it. The Redis client stays open.
+func (c *Cache) Close(ctx context.Context) error {
+	c.mu.Lock()
+	closes := c.closes
+	c.closes, c.closed = nil, true
+	c.mu.Unlock()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for _, stop := range closes {
+			stop(ctx)
+		}
+		c.store.Close()
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// onClose registers what Close has to stop. False means that the cache is closed already.
+func (c *Cache) onClose(stop func(context.Context)) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return false
+	}
+	c.closes = append(c.closes, stop)
+	return true
+}
+
+// tending registers a renderer that looks for pending keys, until the returned function is called.
+func (c *Cache) tending(r *render.Renderer) (stop func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.kicks[r] = struct{}{}
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.kicks, r)
+	}
+}
+
+// kickRenderers makes the renderers of this process look for pending keys at once.
+func (c *Cache) kickRenderers() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for r := range c.kicks {
+		r.Kick()
+	}
+}

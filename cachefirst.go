@@ -1,0 +1,178 @@
+package scales
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+
+	"github.com/itscales/scales/internal/field"
+	"github.com/itscales/scales/internal/invoke"
+	"github.com/itscales/scales/internal/partition"
+	"github.com/itscales/scales/internal/problem"
+	"github.com/itscales/scales/internal/render"
+	"github.com/itscales/scales/internal/step"
+)
+
+// CacheFirst returns middleware that serves an existing service from the cache, without a queue.
+//
+// A GET or HEAD that has an entry is served from the cache; any other goes on to the wrapped handler, and is not stored.
+// After a successful unsafe request the rules of plain HTTP and the CacheWriter of the handler apply as they do in a
+// Worker, in place: what changed is rendered through the wrapped handler before the response leaves. Responses to unsafe
+// requests are therefore held back until they are complete; they may have up to 8 MiB, and cannot be hijacked.
+//
+// What the queue guarantees is missing: a process that dies after its handler has changed something, and before that was
+// rendered, leaves the cache behind until the next change, or until a Fill.
+//
+// The middleware wraps the whole application, as in r.Use(scales.CacheFirst(cache)) of chi. Around single routes it needs
+// the option RenderThrough, because a page of another route cannot be rendered through a single route; without it such a
+// request is answered 500. It panics if the cache is nil.
+func CacheFirst(cache *Cache, opts ...CacheFirstOption) func(http.Handler) http.Handler {
+	if cache == nil {
+		panic("scales: CacheFirst: nil cache")
+	}
+	config := cacheFirstConfig{render: defaultRenderConfig()}
+	for _, o := range opts {
+		o.applyCacheFirst(&config)
+	}
+	var r require
+	config.render.validate(&r, cache.config.tombstoneLife)
+	if err := r.err(); err != nil {
+		panic(err)
+	}
+	return func(next http.Handler) http.Handler {
+		f := &cacheFirst{cache: cache, next: next, rules: cache.stepRules(), single: config.app == nil}
+		f.patience = 2 * (config.render.timeout + cache.config.timeout)
+		app := next
+		if config.app != nil {
+			app = config.app
+		}
+		f.renderer = cache.newRenderer(config.render, app)
+		return f
+	}
+}
+
+// maxHeld limits the response to an unsafe request behind CacheFirst, in bytes.
+const maxHeld = 8 << 20
+
+type cacheFirst struct {
+	cache    *Cache
+	next     http.Handler
+	rules    *step.Rules
+	renderer *render.Renderer
+	single   bool          // renders go through next
+	patience time.Duration // how long a response waits for renders
+	start    sync.Once
+}
+
+func (f *cacheFirst) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	switch {
+	case Rendering(r.Context()), r.Method == http.MethodTrace, r.Method == http.MethodConnect:
+		f.next.ServeHTTP(w, r)
+	case r.Method == http.MethodGet, r.Method == http.MethodHead:
+		f.read(w, r)
+	case step.Safe(r.Method):
+		f.next.ServeHTTP(w, r)
+	default:
+		f.change(w, r)
+	}
+}
+
+func (f *cacheFirst) read(w http.ResponseWriter, r *http.Request) {
+	if key, err := f.cache.rules.Request(r); err == nil {
+		if entry, err := f.cache.read(r.Context(), key); err == nil {
+			writeEntry(w, r, entry)
+			return
+		} else if errors.Is(err, ErrUnavailable) {
+			f.cache.config.logger.Warn("scales: a read went to the application", "error", err)
+		}
+	}
+	f.next.ServeHTTP(w, r)
+}
+
+// change calls the handler as a worker would, and does what it owes before the response leaves.
+func (f *cacheFirst) change(w http.ResponseWriter, r *http.Request) {
+	if f.single && routed(r) {
+		f.cache.config.logger.Error("scales: CacheFirst wraps a single route; it needs the option RenderThrough", "path", r.URL.Path)
+		problem.Misconfigured("CacheFirst wraps a single route: it needs the option RenderThrough").Write(w, r)
+		return
+	}
+	f.start.Do(f.tend)
+	writer := newJobWriter(f.cache)
+	result := invoke.Serve(f.next, r.WithContext(writer.with(r.Context())), maxHeld)
+	scheme := "http"
+	if r.TLS != nil {
+		scheme = "https"
+	}
+	owed := f.rules.Owe(step.Exchange{
+		Method: r.Method, Scheme: scheme, Host: r.Host, Target: r.URL, Result: result, Buffer: writer.buffer,
+	}, f.cache.exists)
+	f.pay(r.Context(), owed)
+	switch {
+	case result.Panic != nil:
+		panic(result.Panic) // the service has a way with panics of its own
+	case result.Aborted, result.Short:
+		panic(http.ErrAbortHandler)
+	case result.TooLarge:
+		problem.ReplyTooLarge(maxHeld).Write(w, r)
+		return
+	}
+	field.RemoveHopByHop(result.Header)
+	field.Merge(w.Header(), result.Header)
+	writeBody(w, r, result.Status, result.Body)
+}
+
+// pay does what a request owes to the cache, also when its client has left. Where Redis is away it is done when Redis
+// is back, if this process lives that long; the response does not wait for it.
+func (f *cacheFirst) pay(ctx context.Context, owed step.Owed) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), f.patience)
+	defer cancel()
+	if len(owed.Pending) > 0 {
+		operations := make([]partition.Operation, len(owed.Pending))
+		for i, key := range owed.Pending {
+			operations[i] = partition.Operation{Kind: partition.OpPend, Key: key, Limited: true}
+		}
+		if err := f.cache.commit(ctx, operations); err != nil {
+			f.cache.config.logger.Error("scales: keys could not be made pending; the cache may have drifted", "error", err)
+		}
+	}
+	if _, err := f.renderer.Perform(ctx, owed.Work); err != nil {
+		f.cache.config.logger.Error("scales: what a request owes could not be done; the cache may have drifted", "error", err)
+	}
+}
+
+// tend starts the background renders of this process; they end with the cache.
+func (f *cacheFirst) tend() {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	untend := f.cache.tending(f.renderer)
+	open := f.cache.onClose(func(context.Context) {
+		cancel()
+		untend()
+		<-ended
+		f.renderer.Close()
+	})
+	if !open {
+		cancel()
+	}
+	go func() {
+		defer close(ended)
+		f.renderer.Tend(ctx)
+	}()
+}
+
+// routed reports whether a router has chosen a single route for the request before it came here.
+func routed(r *http.Request) bool {
+	if r.Pattern != "" && !strings.HasSuffix(r.Pattern, "/") {
+		return true
+	}
+	if c := chi.RouteContext(r.Context()); c != nil {
+		pattern := c.RoutePattern()
+		return pattern != "" && !strings.HasSuffix(pattern, "/*") && pattern != "/"
+	}
+	return false
+}

@@ -1,0 +1,102 @@
+// Command tracks is a small web application about music tracks behind Scales: pages, forms and JSON documents of tracks
+// and artists, made with chi, html/template and SQLite.
+//
+//	go run ./examples/tracks
+//
+// runs everything in one process, with a Redis of its own inside. To run the modules apart, give each process a role and
+// the same Redis and database:
+//
+//	tracks -role worker -redis redis://127.0.0.1:6379 -db tracks.db
+//	tracks -role server -redis redis://127.0.0.1:6379 -listen 127.0.0.1:8080
+//	tracks -role fill   -redis redis://127.0.0.1:6379 -db tracks.db
+//
+// There may be any number of servers and workers. -role app serves the bare application, without a cache, to compare.
+//
+// A line "ready <role>" on standard output says that the process is at work, with the address if it listens; fill ends
+// with a JSON object that counts what it did. Everything else goes to standard error. SIGINT and SIGTERM let a process
+// finish what it has begun. The exit status is 0 if all is done, 1 if something failed and 2 if the flags make no sense.
+//
+// Where to start reading: application.go has the routes, handlers.go the writes, and writes.go says which pages a write
+// changes. Only handlers.go and roles.go know of Scales.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// Exit statuses.
+const (
+	exitDone   = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// The first signal drains; a second one finds the default again and ends the process.
+	context.AfterFunc(ctx, stop)
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// run is the program; it returns the exit status. It drains and returns when ctx is done.
+func run(ctx context.Context, arguments []string, stdout, stderr io.Writer) int {
+	settings, err := parseSettings(arguments, stderr)
+	if errors.Is(err, flag.ErrHelp) {
+		return exitDone
+	}
+	if err != nil {
+		return exitUsage
+	}
+	p := &program{
+		settings: settings,
+		logger:   slog.New(slog.NewTextHandler(stderr, nil)),
+		stdout:   stdout,
+		stderr:   stderr,
+	}
+	err = p.roles()[settings.role](ctx)
+	var usage *usageError
+	if errors.As(err, &usage) {
+		fmt.Fprintf(stderr, "tracks: %v\n", err)
+		return exitUsage
+	}
+	if err != nil {
+		p.logger.Error("the "+settings.role+" failed", "error", err)
+		return exitFailed
+	}
+	return exitDone
+}
+
+// program is one process in its role.
+type program struct {
+	settings
+	logger *slog.Logger
+	stdout io.Writer
+	stderr io.Writer
+}
+
+// usageError is an error in the flags that shows only when they are used.
+type usageError struct{ err error }
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+// ready says on standard output that the process is at work. listener is nil if it does not listen.
+func (p *program) ready(listener net.Listener) error {
+	line := "ready " + p.role
+	if listener != nil {
+		line += " http://" + listener.Addr().String()
+	}
+	if _, err := fmt.Fprintln(p.stdout, line); err != nil {
+		return fmt.Errorf("writing to standard output: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+)
+
+const (
+	// redisDialTimeout and redisTimeout bound a connection attempt and an answer of Redis. A client waits while a page
+	// is fetched from Redis, so it should learn of an outage soon.
+	redisDialTimeout = time.Second
+	redisTimeout     = 2 * time.Second
+	// redisConnections is the size of the pool, for each node.
+	redisConnections = 64
+	// redisPingTimeout is how long a process that needs Redis waits for it at its start.
+	redisPingTimeout = 5 * time.Second
+)
+
+// connectRedis makes a client of the Redis that the flags name, or of one inside this process if they name none.
+// close ends both.
+func (s settings) connectRedis() (client redis.UniversalClient, closeRedis func() error, err error) {
+	// Planned maintenance of hosted Redis is announced in a way that other Redis servers do not know.
+	unannounced := &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+	switch {
+	case s.redisCluster != "":
+		client = redis.NewClusterClient(&redis.ClusterOptions{
+			Addrs:                    strings.Split(s.redisCluster, ","),
+			DialTimeout:              redisDialTimeout,
+			DialerRetries:            1,
+			ReadTimeout:              redisTimeout,
+			WriteTimeout:             redisTimeout,
+			ContextTimeoutEnabled:    true,
+			PoolSize:                 redisConnections,
+			MaintNotificationsConfig: unannounced,
+		})
+	case s.redisSentinel != "":
+		client = redis.NewFailoverClient(&redis.FailoverOptions{
+			MasterName:            s.redisMaster,
+			SentinelAddrs:         strings.Split(s.redisSentinel, ","),
+			DialTimeout:           redisDialTimeout,
+			DialerRetries:         1,
+			ReadTimeout:           redisTimeout,
+			WriteTimeout:          redisTimeout,
+			ContextTimeoutEnabled: true,
+			PoolSize:              redisConnections,
+		})
+	case s.redisURL != "":
+		options, err := redis.ParseURL(s.redisURL)
+		if err != nil {
+			return nil, nil, &usageError{fmt.Errorf("-redis: %w", err)}
+		}
+		client = newClient(options, unannounced)
+	default:
+		embedded := miniredis.NewMiniRedis()
+		embedded.ClockTTL(true) // otherwise nothing in it would ever expire
+		if err := embedded.Start(); err != nil {
+			return nil, nil, fmt.Errorf("starting the embedded Redis: %w", err)
+		}
+		client = newClient(&redis.Options{Addr: embedded.Addr()}, unannounced)
+		return client, func() error {
+			defer embedded.Close()
+			return client.Close()
+		}, nil
+	}
+	return client, client.Close, nil
+}
+
+// newClient makes a client of one Redis. What a URL has set in options stays.
+func newClient(options *redis.Options, maintenance *maintnotifications.Config) *redis.Client {
+	setDefault(&options.DialTimeout, redisDialTimeout)
+	setDefault(&options.DialerRetries, 1)
+	setDefault(&options.ReadTimeout, redisTimeout)
+	setDefault(&options.WriteTimeout, redisTimeout)
+	setDefault(&options.PoolSize, redisConnections)
+	options.ContextTimeoutEnabled = true
+	options.MaintNotificationsConfig = maintenance
+	return redis.NewClient(options)
+}
+
+// setDefault sets what has no value yet.
+func setDefault[T comparable](field *T, value T) {
+	var none T
+	if *field == none {
+		*field = value
+	}
+}
+
+// ping returns an error unless Redis answers.
+func ping(ctx context.Context, client redis.UniversalClient) error {
+	ctx, cancel := context.WithTimeout(ctx, redisPingTimeout)
+	defer cancel()
+	if err := client.Ping(ctx).Err(); err != nil {
+		return fmt.Errorf("reaching Redis: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,273 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+)
+
+// browser sends requests to a server, follows no redirects and keeps no connections.
+var browser = &http.Client{
+	Transport:     &http.Transport{DisableKeepAlives: true},
+	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+}
+
+// send sends a request to the server at address and returns the answer with its body.
+func send(t *testing.T, method, address, contentType, content string) (*http.Response, string) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), method, address, strings.NewReader(content))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if contentType != "" {
+		request.Header.Set("Content-Type", contentType)
+	}
+	response, err := browser.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response, body(t, response)
+}
+
+// expectCurrent compares what the server at address says of every page with what the application itself says.
+func expectCurrent(t *testing.T, address string, s *store, app http.Handler) {
+	t.Helper()
+	for key, err := range s.keys(t.Context()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		served, content := send(t, http.MethodGet, address+key, "", "")
+		direct := get(t, app, key)
+		want := body(t, direct)
+		if served.StatusCode != direct.StatusCode || content != want ||
+			served.Header.Get("Content-Type") != direct.Header.Get("Content-Type") {
+			t.Errorf("%s is %d %q, want %d %q", key, served.StatusCode, content, direct.StatusCode, want)
+		}
+	}
+}
+
+// writes go through every kind of write; each is followed by a look at all pages it could have changed.
+var writes = []struct {
+	method, target, contentType, body string
+	status                            int
+	location                          string
+}{
+	{"POST", "/tracks", asJSON, `{"name":"First","artist":"New & Come"}`, 201, "/tracks/1001"},
+	{"POST", "/tracks", asForm, values("name", "Second", "artist", "Ada Vance"), 303, "/tracks/1002"},
+	{"PUT", "/tracks/1002", asJSON, `{"name":"Renamed"}`, 200, ""},
+	{"PUT", "/tracks/1002", asJSON, `{"artist":"New & Come"}`, 200, ""},
+	{"PUT", "/tracks/7", asJSON, `{"name":"Renamed, too","artist":"Another"}`, 200, ""},
+	{"POST", "/tracks/7", asForm, values("_method", "PUT", "artist", "Ada Vance"), 303, "/tracks/7"},
+	{"POST", "/tracks/8", asForm, values("_method", "DELETE"), 303, "/tracks"},
+	{"DELETE", "/tracks/1001", "", "", 204, ""},
+	{"DELETE", "/tracks/1001", "", "", 404, ""},
+	{"PUT", "/tracks/9", asJSON, `{"name":""}`, 422, ""},
+	{"PUT", "/tracks/9", "text/plain", `x`, 415, ""},
+}
+
+// makeWrites sends the writes to the server at address; after each, the pages it touches must be current on it.
+func makeWrites(t *testing.T, address string, s *store, app http.Handler) {
+	t.Helper()
+	fixed := []string{"/", "/tracks", "/tracks.json", "/artists", "/artists.json",
+		"/artists/ada-vance", "/artists/ada-vance.json", "/artists/orourkes-orchestra.json"}
+	for _, write := range writes {
+		what := write.method + " " + write.target + " of " + write.body
+		response, content := send(t, write.method, address+write.target, write.contentType, write.body)
+		if response.StatusCode != write.status || response.Header.Get("Location") != write.location {
+			t.Errorf("%s answers %d with the Location %q, want %d with %q: %s",
+				what, response.StatusCode, response.Header.Get("Location"), write.status, write.location, content)
+		}
+		look := fixed
+		for _, path := range []string{"/tracks/1001", "/tracks/1002", "/tracks/7", "/tracks/8", "/artists/new-and-come", "/artists/another"} {
+			look = append(look, path, path+".json")
+		}
+		for _, key := range append(look, "/tracks/7/edit", "/tracks/1001/edit") {
+			served, content := send(t, http.MethodGet, address+key, "", "")
+			direct := get(t, app, key)
+			want := body(t, direct)
+			if served.StatusCode != direct.StatusCode || direct.StatusCode == http.StatusOK && content != want {
+				t.Errorf("after %s, %s is %d %q, want %d %q", what, key, served.StatusCode, content, direct.StatusCode, want)
+			}
+		}
+	}
+	if t.Failed() {
+		t.FailNow()
+	}
+	expectCurrent(t, address, s, app)
+}
+
+func TestAllInOneProcess(t *testing.T) {
+	database := filepath.Join(t.TempDir(), "tracks.db")
+	p := start(t, "-role", "all", "-listen", "127.0.0.1:0", "-db", database, "-partitions", "3")
+	address, found := strings.CutPrefix(p.line(t), "ready all ")
+	if !found {
+		t.Fatal("the line is not ready all and an address")
+	}
+	s := reopen(t, database, time.Hour)
+	app := newApp(t, s)
+	expectCurrent(t, address, s, app)
+	makeWrites(t, address, s, app)
+	p.end(t, exitDone)
+}
+
+// someRedis starts an embedded Redis and returns its URL.
+func someRedis(t *testing.T) string {
+	t.Helper()
+	embedded := miniredis.NewMiniRedis()
+	embedded.ClockTTL(true)
+	if err := embedded.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(embedded.Close)
+	return "redis://" + embedded.Addr()
+}
+
+func TestModulesApart(t *testing.T) {
+	database, url := filepath.Join(t.TempDir(), "tracks.db"), someRedis(t)
+	server := start(t, "-role", "server", "-listen", "127.0.0.1:0", "-redis", url)
+	address := strings.TrimPrefix(server.line(t), "ready server ")
+	other := start(t, "-role", "server", "-listen", "127.0.0.1:0", "-redis", url)
+	otherAddress := strings.TrimPrefix(other.line(t), "ready server ")
+
+	if response, content := send(t, "GET", address+"/tracks", "", ""); response.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("before the fill a page is %d %s, want 503", response.StatusCode, content)
+	}
+	if response, content := send(t, "DELETE", address+"/tracks/7", "", ""); response.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("without a worker a write answers %d %s, want 503", response.StatusCode, content)
+	}
+
+	worker := start(t, "-role", "worker", "-redis", url, "-db", database)
+	if line := worker.line(t); line != "ready worker" {
+		t.Errorf("the worker says %q", line)
+	}
+	fill := start(t, "-role", "fill", "-redis", url, "-db", database)
+	if line := fill.line(t); line != "ready fill" {
+		t.Errorf("the fill says %q", line)
+	}
+	var counted map[string]float64
+	if err := json.Unmarshal([]byte(fill.line(t)), &counted); err != nil {
+		t.Errorf("the fill does not end with a JSON object: %v", err)
+	}
+	if seconds := counted["seconds"]; seconds <= 0 {
+		t.Errorf("the fill took %v seconds", seconds)
+	}
+	delete(counted, "seconds")
+	if got := fmt.Sprint(counted); got != "map[failed:0 keys:3208 refused:0 stored:3208]" {
+		t.Errorf("the fill counts %s", got)
+	}
+	if code := <-fill.code; code != exitDone {
+		t.Errorf("the fill ended with %d, want %d", code, exitDone)
+	}
+
+	s := reopen(t, database, time.Hour)
+	app := newApp(t, s)
+	makeWrites(t, address, s, app)
+	expectCurrent(t, otherAddress, s, app)
+
+	worker.end(t, exitDone)
+	server.end(t, exitDone)
+	other.end(t, exitDone)
+}
+
+func TestAFillThatIsStoppedIsAFailure(t *testing.T) {
+	p := start(t, "-role", "fill", "-redis", someRedis(t), "-db", filepath.Join(t.TempDir(), "tracks.db"), "-render-delay", "5s")
+	if line := p.line(t); line != "ready fill" {
+		t.Errorf("the fill says %q", line)
+	}
+	p.end(t, exitFailed)
+	var counted summary
+	if err := json.Unmarshal([]byte(p.line(t)), &counted); err != nil {
+		t.Errorf("the fill does not end with a JSON object: %v", err)
+	}
+	if counted.Stored == 3208 {
+		t.Error("the fill was not stopped at all")
+	}
+}
+
+func TestAllStopsWhileItFills(t *testing.T) {
+	p := start(t, "-role", "all", "-listen", "127.0.0.1:0", "-db", filepath.Join(t.TempDir(), "tracks.db"), "-render-delay", "2s")
+	p.end(t, exitDone)
+	select {
+	case line := <-p.stdout.whole:
+		t.Errorf("it says %q, and was never ready", line)
+	default:
+	}
+}
+
+func TestAWorkerWithoutRedisIsAFailure(t *testing.T) {
+	for _, role := range []string{"worker", "fill"} {
+		var stdout, stderr bytes.Buffer
+		arguments := []string{"-role", role, "-redis", "redis://127.0.0.1:1", "-db", filepath.Join(t.TempDir(), "tracks.db")}
+		if code := run(t.Context(), arguments, &stdout, &stderr); code != exitFailed {
+			t.Errorf("%s ended with %d, want %d", role, code, exitFailed)
+		}
+		if stdout.Len() > 0 {
+			t.Errorf("%s says %q", role, stdout.String())
+		}
+		if !strings.Contains(stderr.String(), "reaching Redis") {
+			t.Errorf("%s does not say what is wrong: %s", role, stderr.String())
+		}
+	}
+}
+
+func TestAServerWithoutRedisAnswersAllTheSame(t *testing.T) {
+	server := start(t, "-role", "server", "-listen", "127.0.0.1:0", "-redis", "redis://127.0.0.1:1")
+	address := strings.TrimPrefix(server.line(t), "ready server ")
+	for _, method := range []string{"GET", "DELETE"} {
+		if response, content := send(t, method, address+"/tracks/7", "", ""); response.StatusCode != http.StatusServiceUnavailable {
+			t.Errorf("%s answers %d %s, want 503", method, response.StatusCode, content)
+		}
+	}
+	server.end(t, exitDone)
+}
+
+func TestProgressIsToldInLines(t *testing.T) {
+	stderr := newLines()
+	p := &program{stderr: stderr}
+	show := p.progressLines(3)
+	for _, state := range []struct {
+		keys    int
+		elapsed time.Duration
+	}{{1, 10 * time.Millisecond}, {2, 1500 * time.Millisecond}, {3, 1600 * time.Millisecond}} {
+		show(fillState(state.keys, state.elapsed))
+	}
+	close(stderr.whole)
+	var told []string
+	for line := range stderr.whole {
+		told = append(told, line)
+	}
+	want := []string{
+		"fill: 2 of 3 keys, 2 stored, 0 refused, 0 failed, 1.5 s",
+		"fill: 3 of 3 keys, 3 stored, 0 refused, 0 failed, 1.6 s",
+	}
+	if fmt.Sprint(told) != fmt.Sprint(want) {
+		t.Errorf("the lines are %q, want %q", told, want)
+	}
+}
+
+func TestProgressIsDrawnAsABar(t *testing.T) {
+	for _, test := range []struct {
+		keys int
+		want string
+	}{
+		{1, "50%"}, {2, "100%"}, {3, "100%"}, // 3 is one more than there were at the beginning
+	} {
+		var screen bytes.Buffer
+		show, end := progressBar(&screen, 2)
+		for keys := 1; keys <= test.keys; keys++ {
+			show(fillState(keys, time.Second))
+		}
+		end()
+		drawn := strings.Split(screen.String(), "\r")
+		if last := drawn[len(drawn)-1]; !strings.Contains(last, test.want) || !strings.HasSuffix(last, "\n") {
+			t.Errorf("after %d of 2 keys the bar ends as %q, want %s and a new line", test.keys, last, test.want)
+		}
+	}
+}

@@ -1,0 +1,153 @@
+// Package jobqueue carries jobs from servers to workers and replies back, over Redis streams.
+//
+// A Producer is a server's end, a Consumer a worker's. A job is a record in one stream with a consumer group; its owner
+// is the consumer that the group names, and every step the owner takes is checked against that in the script. Replies go
+// to a stream of the server that waits. Calls of one kind share round trips (package batch).
+package jobqueue
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// What became of a job that has no reply.
+var (
+	// ErrUnavailable means that Redis could not be asked; nothing was enqueued.
+	ErrUnavailable = errors.New("the queue cannot be reached")
+	// ErrNoWorker means that no worker is alive; nothing was enqueued.
+	ErrNoWorker = errors.New("no worker is alive")
+	// ErrFull means that the queue is full; nothing was enqueued.
+	ErrFull = errors.New("the queue is full")
+	// ErrWithdrawn means that no worker had begun the job at its deadline, and none ever will.
+	ErrWithdrawn = errors.New("the job was withdrawn before a worker took it")
+	// ErrUnknown means that the job may have run, may run, or may be lost.
+	ErrUnknown = errors.New("the outcome of the job is not known")
+	// ErrRunning means that a worker had the job at its deadline.
+	ErrRunning = errors.New("the job was running at its deadline")
+	// ErrClosed means that the producer was closed; nothing was enqueued.
+	ErrClosed = errors.New("the queue was closed")
+)
+
+// Config shapes both ends. Every field but Guards is required.
+type Config struct {
+	Client    redis.UniversalClient
+	Prefix    string // of all keys; holds the hash tag of the queue's slot
+	Meta      string // name of the meta hash in that slot
+	Timeout   time.Duration
+	MaxQueue  int // producers: the longest queue
+	MaxDead   int // consumers: how many dead letters are kept
+	Retention time.Duration
+	Logger    *slog.Logger
+	Guards    Guards
+}
+
+// A Job is one request on its way to a worker.
+type Job struct {
+	ID       string
+	Scheme   string
+	Remote   string
+	Request  string // the encoded request, see package message
+	Deadline int64  // in µs of Redis's clock; set by the producer
+}
+
+type keys struct {
+	jobs, held, owed, dead, statistics, workers, withdrawn, replies, seen string
+}
+
+func newKeys(prefix string) keys {
+	q := prefix + "q:"
+	return keys{
+		jobs: q + "jobs", held: q + "held", owed: q + "owed", dead: q + "dead", statistics: q + "statistics",
+		workers: q + "workers", withdrawn: q + "withdrawn", replies: q + "replies:", seen: q + "seen:",
+	}
+}
+
+// NewID returns an identifier that cannot be guessed: 32 hexadecimal digits.
+func NewID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+func text(v any) string {
+	s, _ := v.(string)
+	return s
+}
+
+func number(v any) int64 {
+	switch v := v.(type) {
+	case int64:
+		return v
+	case string:
+		n, _ := strconv.ParseInt(v, 10, 64)
+		return n
+	}
+	return 0
+}
+
+// run calls a script that replies with a list.
+func run(ctx context.Context, client redis.UniversalClient, script *redis.Script, keys []string, args []any) ([]any, error) {
+	reply, err := script.Run(ctx, client, keys, args...).Result()
+	if err != nil {
+		return nil, err
+	}
+	if list, ok := reply.([]any); ok {
+		return list, nil
+	}
+	return []any{reply}, nil
+}
+
+func expect(reply []any, n int, script string) error {
+	if len(reply) != n {
+		return fmt.Errorf("%s script: %d values, not %d", script, len(reply), n)
+	}
+	return nil
+}
+
+// Counts are the lengths of what the queue holds.
+type Counts struct {
+	Jobs, Held, Dead, Workers int64
+}
+
+// Count reads the lengths of what the queue holds. Jobs counts waiting and running ones.
+func Count(ctx context.Context, client redis.UniversalClient, prefix string) (Counts, error) {
+	k := newKeys(prefix)
+	pipe := client.Pipeline()
+	jobs, held, dead, workers := pipe.XLen(ctx, k.jobs), pipe.HLen(ctx, k.held), pipe.XLen(ctx, k.dead), pipe.HLen(ctx, k.workers)
+	if _, err := pipe.Exec(ctx); err != nil {
+		return Counts{}, err
+	}
+	return Counts{jobs.Val(), held.Val(), dead.Val(), workers.Val()}, nil
+}
+
+// A DeadLetter is a job that will not be run (again).
+type DeadLetter struct {
+	ID, JobID, Reason, Request string
+}
+
+// DeadLetters lists up to n dead letters that follow after the given one ("" for the first).
+func DeadLetters(ctx context.Context, client redis.UniversalClient, prefix, after string, n int64) ([]DeadLetter, error) {
+	from := "-"
+	if after != "" {
+		from = "(" + after
+	}
+	messages, err := client.XRangeN(ctx, newKeys(prefix).dead, from, "+", n).Result()
+	if err != nil {
+		return nil, err
+	}
+	var letters []DeadLetter
+	for _, m := range messages {
+		letters = append(letters, DeadLetter{
+			ID: m.ID, JobID: text(m.Values["id"]), Reason: text(m.Values["reason"]), Request: text(m.Values["request"]),
+		})
+	}
+	return letters, nil
+}

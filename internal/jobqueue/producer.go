@@ -1,0 +1,415 @@
+package jobqueue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/itscales/scales/internal/batch"
+	"github.com/itscales/scales/internal/streamid"
+)
+
+const (
+	// fresh is how old the knowledge about the queue may be on which a job is admitted.
+	fresh = 500 * time.Millisecond
+
+	// quiet is how long ago Redis may have answered last for a round trip that enqueues to be sent without a look
+	// at Redis before. A look that fails proves that nothing was enqueued.
+	quiet = 20 * time.Millisecond
+
+	// seenSpan is the time span whose job ids are remembered together, in µs.
+	seenSpan = 10_000_000
+
+	readBlock = time.Second
+	readCount = 256
+)
+
+// A Producer enqueues jobs and waits for their replies. It is safe for concurrent use.
+type Producer struct {
+	config  Config
+	keys    keys
+	scripts scripts
+	server  string // a fresh id per start names the stream of replies
+
+	enqueues    *batch.Batcher[Job, enqueued]
+	withdrawals *batch.Batcher[[2]string, string]
+	looks       *batch.Batcher[struct{}, status]
+	clock       redisClock
+
+	mu          sync.Mutex
+	waiting     map[string]chan string
+	last        status
+	incarnation string
+	read        string // the id up to which replies were read
+	reading     bool
+	closed      bool
+	drained     chan struct{} // closed when the producer is closed and nobody waits any more
+	wake        context.CancelFunc
+	readers     sync.WaitGroup
+}
+
+type enqueued struct {
+	id  string
+	err error
+}
+
+type status struct {
+	alive       int64
+	length      int64
+	last        string
+	incarnation string
+}
+
+// NewProducer returns a producer; it does no I/O.
+func NewProducer(config Config) *Producer {
+	p := &Producer{
+		config: config, keys: newKeys(config.Prefix), scripts: compile(config.Guards), server: NewID(),
+		waiting: make(map[string]chan string), drained: make(chan struct{}), read: "0",
+	}
+	p.keys.replies += p.server
+	p.enqueues = batch.New(batch.Config[Job, enqueued]{
+		Send: p.sendEnqueues, Flights: 2, Patience: config.Timeout, Weight: func(j Job) int { return len(j.Request) },
+	})
+	p.withdrawals = batch.New(batch.Config[[2]string, string]{Send: p.sendWithdrawals, Patience: config.Timeout})
+	p.looks = batch.New(batch.Config[struct{}, status]{Send: p.sendLooks, Patience: config.Timeout, MaxCalls: 1 << 20})
+	return p
+}
+
+// Admit reports, before its body is read, whether a job would be enqueued now: nil, ErrUnavailable, ErrNoWorker,
+// ErrFull or ErrClosed.
+func (p *Producer) Admit(ctx context.Context) error {
+	p.mu.Lock()
+	closed, last := p.closed, p.last
+	p.mu.Unlock()
+	if closed {
+		return ErrClosed
+	}
+	if _, age := p.clock.now(); age <= fresh && p.judge(last) == nil {
+		return nil
+	}
+	last, err := p.look(ctx) // nobody is refused on old knowledge
+	if err != nil {
+		return err
+	}
+	return p.judge(last)
+}
+
+func (p *Producer) judge(s status) error {
+	switch {
+	case s.alive == 0:
+		return ErrNoWorker
+	case s.length >= int64(p.config.MaxQueue):
+		return ErrFull
+	}
+	return nil
+}
+
+// look asks Redis for the state of the queue.
+func (p *Producer) look(ctx context.Context) (status, error) {
+	ctx, cancel := context.WithTimeout(ctx, p.config.Timeout)
+	defer cancel()
+	s, err := p.looks.Do(ctx, struct{}{})
+	if err != nil {
+		return s, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return s, nil
+}
+
+func (p *Producer) sendLooks(calls []struct{}) ([]status, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), p.config.Timeout)
+	defer cancel()
+	reply, err := run(ctx, p.config.Client, p.scripts.status, []string{p.keys.workers, p.keys.jobs, p.keys.replies, p.config.Meta}, nil)
+	if err != nil {
+		return nil, err
+	}
+	if err := expect(reply, 5, "status"); err != nil {
+		return nil, err
+	}
+	s := status{number(reply[1]), number(reply[2]), text(reply[3]), text(reply[4])}
+	p.clock.learn(time.Now(), number(reply[0]))
+	p.learn(s)
+	all := make([]status, len(calls))
+	for i := range all {
+		all[i] = s
+	}
+	return all, nil
+}
+
+// learn takes note of the state of the queue. Where Redis has lost everything, jobs and replies are lost with it: who
+// waits is told so, and replies are read from the beginning of the new stream.
+func (p *Producer) learn(s status) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.last = s
+	if s.last != "" && streamid.Less(s.last, p.read) {
+		p.read = "0"
+	}
+	if p.incarnation != "" && p.incarnation != s.incarnation {
+		for id, waiter := range p.waiting {
+			delete(p.waiting, id)
+			close(waiter)
+		}
+	}
+	p.incarnation = s.incarnation
+}
+
+// Do enqueues a job and waits for its reply until the time is up or ctx ends; then it withdraws the job. The errors are
+// those of this package.
+func (p *Producer) Do(ctx context.Context, job Job, wait time.Duration) (string, error) {
+	if err := p.Admit(ctx); err != nil {
+		return "", err
+	}
+	redisTime, _ := p.clock.now()
+	job.Deadline = redisTime + wait.Microseconds()
+	deadline := time.NewTimer(wait)
+	defer deadline.Stop()
+
+	waiter, err := p.register(job.ID)
+	if err != nil {
+		return "", err
+	}
+	defer p.forget(job.ID)
+
+	at, err := p.enqueue(ctx, job)
+	if err != nil {
+		return "", err
+	}
+	select {
+	case reply, ok := <-waiter:
+		if !ok {
+			return "", fmt.Errorf("%w: Redis lost the queue", ErrUnknown)
+		}
+		return reply, nil
+	case <-deadline.C:
+	case <-ctx.Done():
+	}
+	return p.giveUp(job.ID, at, waiter)
+}
+
+// enqueue returns the stream id of the job, or "" where it is not known whether the job was enqueued.
+func (p *Producer) enqueue(ctx context.Context, job Job) (string, error) {
+	// A client that leaves now must not hide the id that withdraws its job.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*p.config.Timeout)
+	defer cancel()
+	result, err := p.enqueues.Do(ctx, job)
+	switch {
+	case errors.Is(err, batch.ErrNotSent):
+		return "", fmt.Errorf("%w: %w", ErrUnavailable, err)
+	case err != nil:
+		return "", nil
+	}
+	return result.id, result.err
+}
+
+// giveUp withdraws a job. A reply that arrives meanwhile is still taken.
+func (p *Producer) giveUp(id, at string, waiter chan string) (string, error) {
+	if at == "" {
+		return "", fmt.Errorf("%w: Redis did not answer when it was enqueued", ErrUnknown)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), p.config.Timeout)
+	defer cancel()
+	outcome, err := p.withdrawals.Do(ctx, [2]string{id, at})
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("%w: it could not be withdrawn: %w", ErrUnknown, err)
+	case outcome == "withdrawn":
+		return "", ErrWithdrawn
+	case outcome == "started":
+		return "", ErrRunning
+	}
+	// The job is finished, so its reply was stored before: it is on its way to us, or it is lost.
+	select {
+	case reply, ok := <-waiter:
+		if ok {
+			return reply, nil
+		}
+	case <-ctx.Done():
+	}
+	return "", fmt.Errorf("%w: it is no longer in the queue", ErrUnknown)
+}
+
+func (p *Producer) register(id string) (chan string, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil, ErrClosed
+	}
+	waiter := make(chan string, 1)
+	p.waiting[id] = waiter
+	if !p.reading {
+		p.reading = true
+		ctx, cancel := context.WithCancel(context.Background())
+		p.wake = cancel
+		p.readers.Add(1)
+		go p.readReplies(ctx)
+	}
+	return waiter, nil
+}
+
+func (p *Producer) forget(id string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.waiting, id)
+	p.noteDrained()
+}
+
+// noteDrained is called with mu held whenever a waiter has gone or the producer was closed.
+func (p *Producer) noteDrained() {
+	if !p.closed || len(p.waiting) > 0 {
+		return
+	}
+	select {
+	case <-p.drained:
+	default:
+		close(p.drained)
+	}
+}
+
+// Waiting returns the number of callers that wait for a reply.
+func (p *Producer) Waiting() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.waiting)
+}
+
+func (p *Producer) sendEnqueues(jobs []Job) ([]enqueued, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), p.config.Timeout)
+	defer cancel()
+	results := make([]enqueued, len(jobs))
+	if _, age := p.clock.now(); age > quiet {
+		if _, err := p.look(ctx); err != nil {
+			for i := range results {
+				results[i].err = err
+			}
+			return results, nil
+		}
+	}
+	redisTime, _ := p.clock.now()
+	admitBy := redisTime + p.config.Timeout.Microseconds()
+	span := admitBy / seenSpan
+	p.mu.Lock()
+	read := p.read
+	p.mu.Unlock()
+	if read == "0" {
+		read = ""
+	}
+	args := make([]any, 0, 4+5*len(jobs))
+	args = append(args, admitBy, p.config.MaxQueue, read, p.config.Retention.Milliseconds())
+	for i := range jobs {
+		job := &jobs[i]
+		args = append(args, job.ID, job.Deadline, job.Scheme, job.Remote, job.Request)
+	}
+	seen := func(span int64) string { return p.keys.seen + strconv.FormatInt(span, 10) }
+	reply, err := run(ctx, p.config.Client, p.scripts.enqueue, []string{p.keys.jobs, seen(span), seen(span - 2), p.keys.replies}, args)
+	if err != nil {
+		return nil, err
+	}
+	if err := expect(reply, 1+len(jobs), "enqueue"); err != nil {
+		return nil, err
+	}
+	p.clock.learn(time.Now(), number(reply[0]))
+	for i := range results {
+		switch at := text(reply[1+i]); at {
+		case "full":
+			results[i].err = ErrFull
+		case "late":
+			results[i].err = fmt.Errorf("%w: Redis answered too late", ErrUnavailable)
+		default:
+			results[i].id = at
+		}
+	}
+	return results, nil
+}
+
+func (p *Producer) sendWithdrawals(jobs [][2]string) ([]string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), p.config.Timeout)
+	defer cancel()
+	var args []any
+	for _, job := range jobs {
+		args = append(args, job[0], job[1])
+	}
+	reply, err := run(ctx, p.config.Client, p.scripts.withdraw, []string{p.keys.jobs, p.keys.withdrawn}, args)
+	if err != nil {
+		return nil, err
+	}
+	if err := expect(reply, len(jobs), "withdraw"); err != nil {
+		return nil, err
+	}
+	outcomes := make([]string, len(jobs))
+	for i := range outcomes {
+		outcomes[i] = text(reply[i])
+	}
+	return outcomes, nil
+}
+
+// readReplies hands replies to their waiters until the producer is closed.
+func (p *Producer) readReplies(ctx context.Context) {
+	defer p.readers.Done()
+	for ctx.Err() == nil {
+		p.mu.Lock()
+		read := p.read
+		p.mu.Unlock()
+		streams, err := p.config.Client.XRead(ctx, &redis.XReadArgs{
+			Streams: []string{p.keys.replies, read}, Count: readCount, Block: readBlock,
+		}).Result()
+		for _, stream := range streams {
+			p.deliver(stream.Messages)
+		}
+		if err == nil || ctx.Err() != nil {
+			continue
+		}
+		if !errors.Is(err, redis.Nil) {
+			select {
+			case <-ctx.Done():
+			case <-time.After(readBlock / 10):
+			}
+		}
+		if p.Waiting() > 0 {
+			_, _ = p.look(ctx) // notices that Redis has lost everything
+		}
+	}
+}
+
+func (p *Producer) deliver(messages []redis.XMessage) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, message := range messages {
+		p.read = message.ID
+		id := text(message.Values["id"])
+		if waiter, ok := p.waiting[id]; ok {
+			delete(p.waiting, id)
+			waiter <- text(message.Values["reply"])
+		}
+	}
+}
+
+// Close stops the producer: further jobs are refused with ErrClosed. It waits for those under way until ctx ends.
+func (p *Producer) Close(ctx context.Context) error {
+	p.mu.Lock()
+	p.closed = true
+	p.noteDrained()
+	reading, wake := p.reading, p.wake
+	p.mu.Unlock()
+	if !reading {
+		return nil
+	}
+	var err error
+	select {
+	case <-p.drained:
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	}
+	wake()
+	// The reader blocks in Redis: an empty record wakes it, and the stream goes with us.
+	timeout, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.config.Timeout)
+	defer cancel()
+	_ = p.config.Client.XAdd(timeout, &redis.XAddArgs{Stream: p.keys.replies, Values: []string{"id", "", "reply", ""}}).Err()
+	p.readers.Wait()
+	_ = p.config.Client.Del(timeout, p.keys.replies).Err() // it expires by itself where this fails
+	return err
+}

@@ -1,0 +1,272 @@
+package jobqueue
+
+import (
+	"strconv"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// group is the name of the consumer group on the stream of jobs.
+const group = "workers"
+
+// Guards switches single safeguards off. Only tests do that, to see the violation that the safeguard prevents.
+type Guards struct {
+	// NoLeaseToken lets a worker settle a job that another has taken over.
+	NoLeaseToken bool
+
+	// NoIdempotentEnqueue lets a job that is sent twice be enqueued twice.
+	NoIdempotentEnqueue bool
+}
+
+type scripts struct {
+	enqueue, withdraw, status, beat, takeOver, mine, settle, leave *redis.Script
+}
+
+func compile(g Guards) scripts {
+	guards := "local CHECK_TOKEN = " + strconv.FormatBool(!g.NoLeaseToken) +
+		"\nlocal CHECK_SEEN = " + strconv.FormatBool(!g.NoIdempotentEnqueue) + "\n"
+	script := func(text string) *redis.Script { return redis.NewScript(guards + prelude + text) }
+	return scripts{
+		enqueue: script(enqueueScript), withdraw: script(withdrawScript), status: script(statusScript),
+		beat: script(beatScript), takeOver: script(takeOverScript), mine: script(mineScript),
+		settle: script(settleScript), leave: script(leaveScript),
+	}
+}
+
+// prelude reads Redis's clock in µs.
+const prelude = `
+local group = 'workers'
+local function fixed(n) return string.format('%.0f', n) end
+local t = redis.call('TIME')
+local now = tonumber(t[1]) * 1000000 + tonumber(t[2])
+local function list(reply)
+  if type(reply) ~= 'table' or reply.err then return {} end
+  return reply
+end
+local function owner_of(jobs, id)
+  return list(redis.pcall('XPENDING', jobs, group, id, id, 1))[1]
+end
+`
+
+// enqueueScript adds jobs to the queue, each at most once.
+//
+//	KEYS[1] jobs (stream)   KEYS[2] seen (hash: job id to stream id, of this time span)   KEYS[3] seen, two spans ago
+//	KEYS[4] replies of the server (stream)
+//	ARGV[1] admit by (µs)   ARGV[2] longest queue   ARGV[3] id before which replies were read, or ''
+//	ARGV[4] retention of replies in ms   ARGV[5…] for each job: id, deadline in µs, scheme, remote address, request
+//
+// A call that arrives after "admit by" changes nothing, so that the ids need to be remembered only until then.
+//
+//	returns {now in µs, then for each job: its stream id, 'full' or 'late'}
+const enqueueScript = `
+local jobs, seen, replies = KEYS[1], KEYS[2], KEYS[4]
+local reply = {fixed(now)}
+local late = now > tonumber(ARGV[1])
+if not late then
+  redis.call('UNLINK', KEYS[3])
+  if ARGV[3] ~= '' then redis.call('XTRIM', replies, 'MINID', ARGV[3]) end
+end
+local length = redis.call('XLEN', jobs)
+for a = 5, #ARGV, 5 do
+  local id = ARGV[a]
+  local known = CHECK_SEEN and redis.call('HGET', seen, id)
+  if known then
+    reply[#reply + 1] = known
+  elseif late then
+    reply[#reply + 1] = 'late'
+  elseif length >= tonumber(ARGV[2]) then
+    reply[#reply + 1] = 'full'
+  else
+    local at = redis.call('XADD', jobs, '*', 'id', id, 'server', string.match(replies, '[^:]*$'), 'deadline', ARGV[a + 1],
+      'scheme', ARGV[a + 2], 'remote', ARGV[a + 3], 'request', ARGV[a + 4])
+    redis.call('HSET', seen, id, at)
+    length = length + 1
+    reply[#reply + 1] = at
+  end
+end
+redis.call('PEXPIRE', seen, 60000)
+redis.call('PEXPIRE', replies, ARGV[4])
+return reply
+`
+
+// withdrawScript deletes jobs that were never delivered.
+//
+//	KEYS[1] jobs   KEYS[2] withdrawn (sorted set: job id by time in µs)
+//	ARGV for each job: id, stream id
+//	returns for each job: 'withdrawn'; 'started' if a worker has it; 'gone' if it is finished or lost
+const withdrawScript = `
+local reply = {}
+for a = 1, #ARGV, 2 do
+  local id, at = ARGV[a], ARGV[a + 1]
+  if redis.call('ZSCORE', KEYS[2], id) then
+    reply[#reply + 1] = 'withdrawn'
+  elseif #list(redis.pcall('XRANGE', KEYS[1], at, at)) == 0 then
+    reply[#reply + 1] = 'gone'
+  elseif owner_of(KEYS[1], at) then
+    reply[#reply + 1] = 'started'
+  else
+    redis.call('XDEL', KEYS[1], at)
+    redis.call('ZADD', KEYS[2], fixed(now), id)
+    reply[#reply + 1] = 'withdrawn'
+  end
+end
+redis.call('ZREMRANGEBYRANK', KEYS[2], 0, -10001)
+return reply
+`
+
+// statusScript tells a server what it needs to admit jobs.
+//
+//	KEYS[1] workers   KEYS[2] jobs   KEYS[3] replies of the server   KEYS[4] meta of the queue's partition
+//	returns {now in µs, workers alive, length of the queue, last id of the replies or '', incarnation or ''}
+const statusScript = `
+local alive = 0
+local records = redis.call('HVALS', KEYS[1])
+for _, record in ipairs(records) do
+  local _, at, interval = string.match(record, '^(%d+) (%d+) (%d+)')
+  if at and now - tonumber(at) < 3 * tonumber(interval) then alive = alive + 1 end
+end
+local last = ''
+local entries = redis.call('XREVRANGE', KEYS[3], '+', '-', 'COUNT', 1)
+if entries[1] then last = entries[1][1] end
+return {fixed(now), alive, redis.call('XLEN', KEYS[2]), last, redis.call('HGET', KEYS[4], 'incarnation') or ''}
+`
+
+// beatScript is the heartbeat of a worker: it says that the worker lives, and shows it the others.
+//
+//	KEYS[1] workers (hash: worker id to "beats time interval slots", times in µs)   KEYS[2] jobs
+//	ARGV[1] worker id   ARGV[2] interval in µs   ARGV[3] slots   ARGV[4] '1' to begin, '' to go on
+//	returns {now in µs, 1 or 0, {worker, record, …}, {consumer with pending jobs, …}}; 0 if the worker is not known any more:
+//	another has taken over its jobs, or Redis has lost everything
+const beatScript = `
+redis.pcall('XGROUP', 'CREATE', KEYS[2], group, '0', 'MKSTREAM')
+local record = redis.call('HGET', KEYS[1], ARGV[1])
+local known = 0
+if record or ARGV[4] == '1' then
+  known = 1
+  local beats = tonumber(string.match(record or '0', '^%d+')) + 1
+  redis.call('HSET', KEYS[1], ARGV[1], fixed(beats) .. ' ' .. fixed(now) .. ' ' .. ARGV[2] .. ' ' .. ARGV[3])
+end
+local consumers = {}
+for _, consumer in ipairs(list(list(redis.pcall('XPENDING', KEYS[2], group))[4])) do
+  consumers[#consumers + 1] = consumer[1]
+end
+return {fixed(now), known, redis.call('HGETALL', KEYS[1]), consumers}
+`
+
+// takeOverScript gives the jobs of a worker that has died to another one.
+//
+//	KEYS[1] workers   KEYS[2] jobs
+//	ARGV[1] the dead worker   ARGV[2] its record as it was observed ('' if it has none)   ARGV[3] the new owner
+//	ARGV[4] how many jobs at most
+//	returns how many jobs changed hands; -1 if the worker lives. A worker that owns nothing any more is forgotten.
+const takeOverScript = `
+if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return -1 end
+local pending = list(redis.pcall('XPENDING', KEYS[2], group, '-', '+', ARGV[4], ARGV[1]))
+for _, job in ipairs(pending) do
+  redis.call('XCLAIM', KEYS[2], group, ARGV[3], 0, job[1])
+end
+if #list(redis.pcall('XPENDING', KEYS[2], group, '-', '+', 1, ARGV[1])) == 0 then
+  redis.call('HDEL', KEYS[1], ARGV[1])
+  redis.pcall('XGROUP', 'DELCONSUMER', KEYS[2], group, ARGV[1])
+end
+return #pending
+`
+
+// leaveScript removes a worker that owns nothing.
+//
+//	KEYS[1] workers   KEYS[2] jobs   ARGV[1] the worker
+//	returns 1 if it was removed
+const leaveScript = `
+if #list(redis.pcall('XPENDING', KEYS[2], group, '-', '+', 1, ARGV[1])) > 0 then return 0 end
+redis.call('HDEL', KEYS[1], ARGV[1])
+redis.pcall('XGROUP', 'DELCONSUMER', KEYS[2], group, ARGV[1])
+return 1
+`
+
+// mineScript lists the jobs that a worker owns.
+//
+//	KEYS[1] jobs   KEYS[2] held   KEYS[3] owed   ARGV[1] the worker   ARGV[2] after this id, or '-'   ARGV[3] how many
+//	returns for each job: stream id, deliveries, fields of the entry, the held reply or false, what is owed or false.
+//	A job whose entry is gone is acknowledged.
+const mineScript = `
+local reply = {}
+for _, job in ipairs(list(redis.pcall('XPENDING', KEYS[1], group, ARGV[2], '+', ARGV[3], ARGV[1]))) do
+  local entry = redis.call('XRANGE', KEYS[1], job[1], job[1])[1]
+  if entry then
+    local held = redis.call('HGET', KEYS[2], job[1])
+    local owed = redis.call('HGET', KEYS[3], job[1])
+    reply[#reply + 1] = {job[1], job[4], entry[2], held, owed}
+  else
+    redis.call('XACK', KEYS[1], group, job[1])
+    redis.call('HDEL', KEYS[2], job[1])
+    redis.call('HDEL', KEYS[3], job[1])
+  end
+end
+return reply
+`
+
+// settleScript moves jobs on. Each is checked for its token: the worker that settles it must own it, in that delivery.
+//
+//	KEYS[1] jobs   KEYS[2] held (hash: stream id to reply)   KEYS[3] owed (hash: stream id to what is owed)
+//	KEYS[4] dead (stream)   KEYS[5] statistics (hash)   KEYS[6…] streams of replies
+//	ARGV[1] the worker   ARGV[2] retention of replies in ms   ARGV[3] how many dead letters are kept
+//	ARGV[4…] for each job: kind, stream id, deliveries, job id, index in KEYS of its stream of replies, first, second
+//
+//	decide    the application has answered: first is the reply, to be held; second is what is owed before its release
+//	release   the held reply is sent, the job acknowledged
+//	finish    decide and release in one, for a job that owes nothing: first is the reply
+//	bury      the job becomes a dead letter: first is the reply, second the reason
+//
+//	returns for each job 'ok', or 'gone' if the worker does not own it (any more)
+const settleScript = `
+local jobs, held, owed, dead, statistics = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local worker = ARGV[1]
+local function mine(id, deliveries)
+  local owner = owner_of(jobs, id)
+  if not owner then return false end
+  return not CHECK_TOKEN or owner[2] == worker and owner[4] == tonumber(deliveries)
+end
+local function answer(stream, job, reply)
+  redis.call('XADD', KEYS[tonumber(stream)], 'MAXLEN', '~', 100000, '*', 'id', job, 'reply', reply)
+  redis.call('PEXPIRE', KEYS[tonumber(stream)], ARGV[2])
+end
+local function acknowledge(id)
+  redis.call('XACK', jobs, group, id)
+  redis.call('XDEL', jobs, id)
+  redis.call('HDEL', held, id)
+  redis.call('HDEL', owed, id)
+end
+local does = {}
+does.decide = function(id, job, stream, first, second)
+  redis.call('HSET', held, id, first)
+  redis.call('HSET', owed, id, second)
+end
+does.release = function(id, job, stream)
+  local reply = redis.call('HGET', held, id)
+  if reply then answer(stream, job, reply) end
+  acknowledge(id)
+end
+does.finish = function(id, job, stream, first)
+  answer(stream, job, first)
+  acknowledge(id)
+end
+does.bury = function(id, job, stream, first, second)
+  local entry = redis.call('XRANGE', jobs, id, id)[1]
+  if entry then
+    redis.call('XADD', dead, 'MAXLEN', '~', ARGV[3], '*', 'reason', second, 'queued', id, unpack(entry[2]))
+    redis.call('HINCRBY', statistics, 'dead', 1)
+  end
+  if first ~= '' then answer(stream, job, first) end
+  acknowledge(id)
+end
+local reply = {}
+for a = 4, #ARGV, 7 do
+  if mine(ARGV[a + 1], ARGV[a + 2]) then
+    does[ARGV[a]](ARGV[a + 1], ARGV[a + 3], ARGV[a + 4], ARGV[a + 5], ARGV[a + 6])
+    reply[#reply + 1] = 'ok'
+  else
+    reply[#reply + 1] = 'gone'
+  end
+end
+return reply
+`

@@ -1,0 +1,168 @@
+package message
+
+import (
+	"fmt"
+	"net/http"
+	"net/textproto"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+const (
+	// TicketWidth is the number of digits of a ticket.
+	TicketWidth = 20
+
+	// TicketOffset is where the digits of the ticket begin in an entry. Scripts
+	// in Redis read and write them there.
+	TicketOffset = len(ticketMember)
+
+	ticketMember = `{"ticket":"`
+	noTicket     = "00000000000000000000"
+)
+
+// Entry is a stored representation: one line of JSON metadata, then the body.
+// A field value is bytes, JSON is Unicode: each byte of a value is the code
+// point of the same number there.
+//
+// The members are ticket, pushOnly (if true), status, header and size, or for a
+// tombstone ticket and gone. The ticket comes first, so that its digits are
+// always at [TicketOffset], and pushOnly follows it, because scripts look for
+// both there. The others may come in any order when an entry is read, and
+// members that are not known are skipped.
+type Entry struct {
+	// Ticket is the ticket of the write that made the entry: 20 digits.
+	Ticket string
+
+	// Status is 200 to 999, and 0 in a tombstone.
+	Status int
+
+	// Header and Body are empty in a tombstone.
+	Header http.Header
+	Body   []byte
+
+	// Gone marks a tombstone: what is left of a destroyed entry for a while,
+	// lest a late, stale write bring it back.
+	Gone bool
+
+	// PushOnly marks what the application cannot render.
+	PushOnly bool
+}
+
+// AppendEntry appends an entry to dst. An empty ticket is written as zeros, to
+// be filled in by a script. The error wraps [ErrInvalid] and leaves dst as it
+// was.
+func AppendEntry(dst []byte, e *Entry) ([]byte, error) {
+	start := len(dst)
+	ticket := e.Ticket
+	if ticket == "" {
+		ticket = noTicket
+	}
+	switch {
+	case !isTicket(ticket):
+		return dst, fmt.Errorf("%w: ticket %q is not %d digits", ErrInvalid, excerpt(ticket), TicketWidth)
+	case e.Gone && (e.Status != 0 || len(e.Header) > 0 || len(e.Body) > 0 || e.PushOnly):
+		return dst, fmt.Errorf("%w: a tombstone has nothing but its ticket", ErrInvalid)
+	case !e.Gone && !isFinal(e.Status):
+		return dst, fmt.Errorf("%w: status %d is not that of a final response", ErrInvalid, e.Status)
+	}
+	dst = slices.Grow(dst, len(e.Body)+headSize(e.Header))
+	dst = append(dst, ticketMember...)
+	dst = append(dst, ticket...)
+	if e.Gone {
+		return append(dst, "\",\"gone\":true}\n"...), nil
+	}
+	dst = append(dst, '"')
+	if e.PushOnly {
+		dst = append(dst, `,"pushOnly":true`...)
+	}
+	dst = append(dst, `,"status":`...)
+	dst = strconv.AppendInt(dst, int64(e.Status), 10)
+	dst = append(dst, `,"header":{`...)
+	dst, err := appendJSONHeader(dst, e.Header)
+	if err != nil {
+		return dst[:start], err
+	}
+	dst = append(dst, `},"size":`...)
+	dst = strconv.AppendInt(dst, int64(len(e.Body)), 10)
+	dst = append(dst, "}\n"...)
+	if len(dst)-start > MaxHead {
+		return dst[:start], fmt.Errorf("%w: metadata of %d bytes, the limit is %d", ErrInvalid, len(dst)-start, MaxHead)
+	}
+	return append(dst, e.Body...), nil
+}
+
+// appendJSONHeader appends the members of the JSON object that is a header.
+func appendJSONHeader(dst []byte, header http.Header) ([]byte, error) {
+	var buffer [nameBuffer]string
+	names, header := sortedNames(buffer[:0], header)
+	first := true
+	for _, name := range names {
+		if !isToken(name) {
+			return dst, fmt.Errorf("%w: field name %q is not a token", ErrInvalid, name)
+		}
+		if len(header[name]) == 0 {
+			continue
+		}
+		if !first {
+			dst = append(dst, ',')
+		}
+		first = false
+		dst = append(dst, '"')
+		dst = append(dst, name...) // a token has nothing to escape
+		dst = append(dst, `":[`...)
+		for i, value := range header[name] {
+			value = textproto.TrimString(value)
+			if !isFieldValue(value) {
+				return dst, fmt.Errorf("%w: field %s has a control character", ErrInvalid, name)
+			}
+			if i > 0 {
+				dst = append(dst, ',')
+			}
+			dst = appendJSONString(dst, value)
+		}
+		dst = append(dst, ']')
+	}
+	return dst, nil
+}
+
+// appendJSONString appends a field value as a JSON string, each of its bytes as
+// the code point of the same number.
+func appendJSONString(dst []byte, value string) []byte {
+	dst = append(dst, '"')
+	for i := range len(value) {
+		switch b := value[i]; {
+		case b == '"' || b == '\\':
+			dst = append(dst, '\\', b)
+		case b == '\t':
+			dst = append(dst, `\t`...)
+		case b >= 0x80:
+			dst = append(dst, 0xC0|b>>6, 0x80|b&0x3F)
+		default:
+			dst = append(dst, b)
+		}
+	}
+	return append(dst, '"')
+}
+
+// EntryTicket returns the ticket at the head of an entry, a part of s, and "" if
+// there is none. It looks at nothing else.
+func EntryTicket(s string) string {
+	const end = TicketOffset + TicketWidth
+	if len(s) <= end || !strings.HasPrefix(s, ticketMember) || s[end] != '"' || !isTicket(s[TicketOffset:end]) {
+		return ""
+	}
+	return s[TicketOffset:end]
+}
+
+func isTicket(s string) bool {
+	if len(s) != TicketWidth {
+		return false
+	}
+	for i := range len(s) {
+		if s[i] < '0' || s[i] > '9' {
+			return false
+		}
+	}
+	return true
+}

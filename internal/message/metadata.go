@@ -1,0 +1,237 @@
+package message
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/textproto"
+	"strings"
+)
+
+// ParseEntry reads an entry as it came from Redis. The body has to have the
+// size that the metadata says, so a cut entry is an error. The result keeps
+// nothing of s. The error wraps [ErrMalformed].
+func ParseEntry(s string) (*Entry, error) {
+	end := strings.IndexByte(s[:min(len(s), MaxHead)], '\n')
+	if end < 0 {
+		return nil, fmt.Errorf("%w: entry without a line of metadata of up to %d bytes", ErrMalformed, MaxHead)
+	}
+	// A copy, lest the parts of it keep the whole entry in memory.
+	line := strings.Clone(s[:end])
+	if EntryTicket(line) == "" {
+		return nil, fmt.Errorf("%w: metadata %q does not begin with a ticket", ErrMalformed, excerpt(line))
+	}
+	e, size, ok := scanMetadata(line)
+	if !ok {
+		var err error
+		if e, size, err = decodeMetadata(line); err != nil {
+			return nil, err
+		}
+	}
+	body := s[end+1:]
+	if size != int64(len(body)) {
+		return nil, fmt.Errorf("%w: entry with a body of %d bytes that should have %d", ErrMalformed, len(body), size)
+	}
+	if size > 0 {
+		e.Body = []byte(body)
+	}
+	return e, nil
+}
+
+// decodeMetadata reads metadata however it is written.
+func decodeMetadata(line string) (*Entry, int64, error) {
+	var metadata struct {
+		Ticket   string              `json:"ticket"`
+		Status   int                 `json:"status"`
+		Gone     bool                `json:"gone"`
+		PushOnly bool                `json:"pushOnly"`
+		Header   map[string][]string `json:"header"`
+		Size     *int64              `json:"size"`
+	}
+	if err := json.Unmarshal([]byte(line), &metadata); err != nil {
+		return nil, 0, fmt.Errorf("%w: metadata: %w", ErrMalformed, err)
+	}
+	var size int64
+	if metadata.Size != nil {
+		size = *metadata.Size
+	}
+	switch {
+	case metadata.Ticket != EntryTicket(line):
+		return nil, 0, fmt.Errorf("%w: metadata with two tickets", ErrMalformed)
+	case metadata.Gone && (metadata.Status != 0 || len(metadata.Header) > 0 || size != 0):
+		return nil, 0, fmt.Errorf("%w: a tombstone with a status, header or body", ErrMalformed)
+	case !metadata.Gone && (!isFinal(metadata.Status) || metadata.Size == nil):
+		return nil, 0, fmt.Errorf("%w: metadata %q without a status of a final response or without a size", ErrMalformed, excerpt(line))
+	}
+	e := &Entry{Ticket: metadata.Ticket, Status: metadata.Status, Gone: metadata.Gone, PushOnly: metadata.PushOnly}
+	if e.Gone {
+		return e, size, nil
+	}
+	e.Header = make(http.Header, len(metadata.Header))
+	for name, values := range metadata.Header {
+		if err := addDecoded(e.Header, name, values); err != nil {
+			return nil, 0, err
+		}
+	}
+	return e, size, nil
+}
+
+// addDecoded adds a field of decoded metadata to a header.
+func addDecoded(header http.Header, name string, values []string) error {
+	key := textproto.CanonicalMIMEHeaderKey(name)
+	if !isToken(name) || header[key] != nil {
+		return fmt.Errorf("%w: metadata with the field name %q, which is no token or comes twice", ErrMalformed, excerpt(name))
+	}
+	for _, value := range values {
+		b := make([]byte, 0, len(value))
+		for _, r := range value { // what is not UTF-8 gives U+FFFD
+			if r > 0xFF {
+				return fmt.Errorf("%w: metadata with a field %s that is not bytes", ErrMalformed, excerpt(name))
+			}
+			b = append(b, byte(r))
+		}
+		decoded := textproto.TrimString(string(b))
+		if !isFieldValue(decoded) {
+			return fmt.Errorf("%w: field %s has a control character", ErrMalformed, excerpt(name))
+		}
+		header[key] = append(header[key], decoded)
+	}
+	return nil
+}
+
+// scanMetadata reads metadata that is written exactly as AppendEntry writes it,
+// several times faster than decodeMetadata. It fails for all other, and where it
+// doesn't fail, its result is that of decodeMetadata.
+func scanMetadata(line string) (e *Entry, size int64, ok bool) {
+	s := scanner{rest: line[TicketOffset+TicketWidth+len(`"`):]}
+	e = &Entry{Ticket: EntryTicket(line)}
+	if s.skip(`,"gone":true`) {
+		e.Gone = true
+		return e, 0, s.rest == "}"
+	}
+	e.PushOnly = s.skip(`,"pushOnly":true`)
+	if !s.skip(`,"status":`) {
+		return nil, 0, false
+	}
+	status, ok := s.number()
+	if !ok || !isFinal(int(status)) {
+		return nil, 0, false
+	}
+	e.Status = int(status)
+	if !s.skip(`,"header":{`) {
+		return nil, 0, false
+	}
+	if e.Header, ok = s.header(); !ok || !s.skip(`,"size":`) {
+		return nil, 0, false
+	}
+	size, ok = s.number()
+	return e, size, ok && s.rest == "}"
+}
+
+// scanner reads JSON from the front of a string.
+type scanner struct{ rest string }
+
+// skip skips a prefix if it is there.
+func (s *scanner) skip(prefix string) (ok bool) {
+	s.rest, ok = strings.CutPrefix(s.rest, prefix)
+	return ok
+}
+
+// number reads a number that another character follows.
+func (s *scanner) number() (int64, bool) {
+	end := 0
+	for end < len(s.rest) && '0' <= s.rest[end] && s.rest[end] <= '9' {
+		end++
+	}
+	n, ok := parseNumber(s.rest[:end])
+	s.rest = s.rest[end:]
+	return n, ok
+}
+
+// header reads a header from its first name to its closing brace. The names
+// have to be canonical and sorted, so that none comes twice.
+func (s *scanner) header() (http.Header, bool) {
+	if s.skip("}") {
+		return http.Header{}, true
+	}
+	count := strings.Count(s.rest, `":[`)
+	header := make(http.Header, count)
+	values := make([]string, count)
+	for last := ""; ; {
+		name, ok := s.string()
+		if !ok || name <= last || !isToken(name) || textproto.CanonicalMIMEHeaderKey(name) != name || !s.skip(":[") {
+			return nil, false
+		}
+		for {
+			value, ok := s.string()
+			value = textproto.TrimString(value)
+			if !ok || !isFieldValue(value) {
+				return nil, false
+			}
+			values = addValue(header, values, name, value)
+			if !s.skip(",") {
+				break
+			}
+		}
+		if s.skip("]}") {
+			return header, true
+		}
+		if !s.skip("],") {
+			return nil, false
+		}
+		last = name
+	}
+}
+
+// string reads a string and makes bytes of its code points.
+func (s *scanner) string() (string, bool) {
+	if !s.skip(`"`) {
+		return "", false
+	}
+	for i := range len(s.rest) {
+		switch b := s.rest[i]; {
+		case b == '"':
+			plain := s.rest[:i]
+			s.rest = s.rest[i+1:]
+			return plain, true
+		case b == '\\' || b >= 0x80:
+			return s.escaped(i)
+		case b < ' ':
+			return "", false
+		}
+	}
+	return "", false
+}
+
+// escaped reads the rest of a string, of which the first n bytes are plain.
+func (s *scanner) escaped(n int) (string, bool) {
+	value := append(make([]byte, 0, n+64), s.rest[:n]...)
+	for i := n; i < len(s.rest); i++ {
+		b := s.rest[i]
+		if b == '"' {
+			s.rest = s.rest[i+1:]
+			return string(value), true
+		}
+		if b == '\\' || b >= 0x80 {
+			i++
+			if i == len(s.rest) {
+				return "", false
+			}
+			next := s.rest[i]
+			switch {
+			case b == '\\' && (next == '"' || next == '\\'):
+				b = next
+			case b == '\\' && next == 't':
+				b = '\t'
+			case (b == 0xC2 || b == 0xC3) && 0x80 <= next && next <= 0xBF: // U+0080 to U+00FF
+				b = b<<6 | next&0x3F
+			default:
+				return "", false
+			}
+		} else if b < ' ' {
+			return "", false
+		}
+		value = append(value, b)
+	}
+	return "", false
+}

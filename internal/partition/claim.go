@@ -1,0 +1,218 @@
+package partition
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+)
+
+// A Wish is a key that somebody needs rendered.
+type Wish struct {
+	Key string
+
+	// Token identifies the claim, so that a claim that is sent twice is granted once.
+	Token string
+
+	// Need is "" for a new wish, else the ticket of the Busy answer to an earlier one.
+	Need string
+}
+
+// Granted says what came of a wish.
+type Granted string
+
+// What came of a wish; see claimScript.
+const (
+	Claimed Granted = "claimed"
+	Busy    Granted = "busy"
+	Done    Granted = "done"
+	Failed  Granted = "failed"
+	Pushed  Granted = "pushed"
+)
+
+// A Claim is the answer to a wish.
+type Claim struct {
+	Granted Granted
+	Position
+	Detail string
+	Tail   string // the last id of the change log at that moment
+}
+
+// Claim asks for the right to render a key.
+func (p *Partition) Claim(ctx context.Context, wish Wish) (Claim, error) {
+	return p.claims.Do(ctx, wish)
+}
+
+// ClaimAll is Claim for several keys of the partition that leave together.
+func (p *Partition) ClaimAll(ctx context.Context, wishes []Wish) ([]Claim, []error) {
+	return p.claims.DoAll(ctx, wishes)
+}
+
+func (p *Partition) sendClaims(wishes []Wish) ([]Claim, error) {
+	ctx, cancel := p.background()
+	defer cancel()
+	keys := []string{p.names.pending, p.names.running, p.names.claims, p.names.failing, p.names.log}
+	args := []any{p.lease()}
+	for _, wish := range wishes {
+		keys = append(keys, p.entry(wish.Key))
+		args = append(args, wish.Key, wish.Token, wish.Need)
+	}
+	reply, err := p.run(ctx, p.store.scripts.claim, keys, args...)
+	if err != nil {
+		return nil, err
+	}
+	if len(reply) != 2+3*len(wishes) {
+		return nil, fmt.Errorf("claim script: %d values for %d wishes", len(reply), len(wishes))
+	}
+	claims := make([]Claim, len(wishes))
+	for i := range claims {
+		granted := reply[2+3*i:]
+		claims[i] = Claim{
+			Granted:  Granted(text(granted[0])),
+			Position: Position{text(reply[0]), text(granted[1])},
+			Detail:   text(granted[2]),
+			Tail:     text(reply[1]),
+		}
+		if claims[i].Granted == Claimed || claims[i].Granted == Busy {
+			p.learn(claims[i].Incarnation, claims[i].Ticket)
+		}
+	}
+	return claims, nil
+}
+
+func (p *Partition) lease() string {
+	return strconv.FormatInt(p.store.config.ClaimLease.Microseconds(), 10)
+}
+
+// A Due is a pending key that was claimed for the caller.
+type Due struct {
+	Key string
+	Position
+}
+
+// Next claims up to n pending keys that are due, and puts keys back whose claim has expired.
+func (p *Partition) Next(ctx context.Context, token string, n int) ([]Due, error) {
+	reply, err := p.run(ctx, p.store.scripts.next, []string{p.names.pending, p.names.running, p.names.claims}, p.lease(), token, n)
+	if err != nil {
+		return nil, err
+	}
+	if len(reply) < 2 || len(reply)%2 != 0 {
+		return nil, fmt.Errorf("next script: %d values", len(reply))
+	}
+	p.learn(text(reply[0]), text(reply[1]))
+	var due []Due
+	for i := 2; i < len(reply); i += 2 {
+		due = append(due, Due{text(reply[i]), Position{text(reply[0]), text(reply[i+1])}})
+	}
+	return due, nil
+}
+
+// Renew prolongs the leases of claims that are still held.
+func (p *Partition) Renew(ctx context.Context, held []Due) error {
+	args := []any{p.lease()}
+	for _, h := range held {
+		args = append(args, h.Key, h.Ticket)
+	}
+	_, err := p.run(ctx, p.store.scripts.renew, []string{p.names.running, p.names.claims}, args...)
+	return err
+}
+
+// Kind is the kind of an operation; see commitScript.
+type Kind string
+
+// The kinds of operations.
+const (
+	OpStore     Kind = "store"
+	OpDestroy   Kind = "destroy"
+	OpRefuse    Kind = "refuse"
+	OpFail      Kind = "fail"
+	OpPush      Kind = "push"
+	OpRemove    Kind = "remove"
+	OpOverwrite Kind = "overwrite"
+	OpErase     Kind = "erase"
+	OpPend      Kind = "pend"
+)
+
+// An Operation is one change of a commit.
+type Operation struct {
+	Kind Kind
+	Key  string
+	Position
+	Value   string        // the encoded entry; for OpFail the error
+	Limited bool          // a request brought the key up: it counts against MaxEntries
+	Delay   time.Duration // for OpFail and OpPend
+}
+
+// Outcome says what came of an operation; see commitScript.
+type Outcome string
+
+// The outcomes of operations.
+const (
+	Stored           Outcome = "stored"
+	Destroyed        Outcome = "destroyed"
+	Refused          Outcome = "refused"
+	RenderFailed     Outcome = "failed"
+	Pending          Outcome = "pending"
+	Superseded       Outcome = "superseded"
+	AlreadyDone      Outcome = "done"
+	Lost             Outcome = "lost"
+	Full             Outcome = "full"
+	WrongIncarnation Outcome = "incarnation"
+	FutureTicket     Outcome = "future"
+	OldTicket        Outcome = "old"
+)
+
+// Again reports whether the operation was refused for its ticket, so that it is to be made again under a new one.
+func (o Outcome) Again() bool {
+	return o == WrongIncarnation || o == FutureTicket || o == OldTicket
+}
+
+// A Commit is what came of a group of operations.
+type Commit struct {
+	Outcomes []Outcome
+	Tail     string // the last id of the change log after the commit
+}
+
+// Commit performs the operations in one atomic step: all of them, or none where the ticket of one is refused.
+func (p *Partition) Commit(ctx context.Context, operations []Operation) (Commit, error) {
+	return p.commits.Do(ctx, operations)
+}
+
+func (p *Partition) sendCommits(groups [][]Operation) ([]Commit, error) {
+	ctx, cancel := p.background()
+	defer cancel()
+	config := &p.store.config
+	keys := []string{p.names.index, p.names.pending, p.names.running, p.names.claims, p.names.failing, p.names.log}
+	args := []any{config.TombstoneLife.Microseconds(), config.LogLength, config.MaxEntries, len(groups)}
+	total := 0
+	for _, group := range groups {
+		args = append(args, len(group))
+		total += len(group)
+		for i := range group {
+			op := &group[i]
+			limited := ""
+			if op.Limited {
+				limited = "1"
+			}
+			keys = append(keys, p.entry(op.Key))
+			args = append(args, string(op.Kind), op.Key, op.Ticket, op.Incarnation, op.Value, limited, op.Delay.Microseconds())
+		}
+	}
+	reply, err := p.run(ctx, p.store.scripts.commit, keys, args...)
+	if err != nil {
+		return nil, err
+	}
+	if len(reply) != 2+total {
+		return nil, fmt.Errorf("commit script: %d values for %d operations", len(reply), total)
+	}
+	commits := make([]Commit, len(groups))
+	at := 2
+	for i, group := range groups {
+		commits[i].Tail = text(reply[1])
+		for range group {
+			commits[i].Outcomes = append(commits[i].Outcomes, Outcome(text(reply[at])))
+			at++
+		}
+	}
+	return commits, nil
+}

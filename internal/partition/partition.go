@@ -1,0 +1,316 @@
+// Package partition keeps the entries of one cache partition in Redis, under the fence of tickets.
+//
+// All keys of a partition share a hash tag, so that one script changes entries, claims, clock and log in one atomic
+// step. The scripts are in scripts.go and commit.go; this file is their caller: it groups calls into round trips and
+// translates errors.
+package partition
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/itscales/scales/internal/batch"
+	"github.com/itscales/scales/internal/canonical"
+)
+
+// ErrLayout marks a partition that was laid out by another version, or with another number of partitions.
+var ErrLayout = errors.New("the cache in Redis is laid out otherwise")
+
+// Config shapes a Store. Every field is required but Guards.
+type Config struct {
+	Client        redis.UniversalClient
+	Namespace     string
+	Partitions    int
+	TombstoneLife time.Duration
+	ClaimLease    time.Duration
+	LogLength     int
+	MaxEntries    int // entries, and pending keys, of each partition
+	Timeout       time.Duration
+	Guards        Guards
+}
+
+// A Store is the partitions of one cache. It is safe for concurrent use.
+type Store struct {
+	config     Config
+	scripts    scripts
+	partitions []*Partition
+	watchers   sync.WaitGroup
+	stop       context.CancelFunc
+	stopped    context.Context
+}
+
+// New returns a store; it does no I/O.
+func New(config Config) *Store {
+	s := &Store{config: config, scripts: compile(config.Guards)}
+	s.stopped, s.stop = context.WithCancel(context.Background())
+	for number := range config.Partitions {
+		s.partitions = append(s.partitions, newPartition(s, number))
+	}
+	return s
+}
+
+// Close ends the goroutines of the store and waits for them.
+func (s *Store) Close() {
+	s.stop()
+	s.watchers.Wait()
+}
+
+// Of returns the partition of a key.
+func (s *Store) Of(key string) *Partition {
+	return s.partitions[canonical.Partition(key, len(s.partitions))]
+}
+
+// All returns the partitions in order.
+func (s *Store) All() []*Partition { return s.partitions }
+
+// A Partition is one part of the cache.
+type Partition struct {
+	Number int
+
+	store   *Store
+	prefix  string
+	names   names
+	reads   *batch.Batcher[string, Found]
+	misses  *batch.Batcher[string, Found]
+	claims  *batch.Batcher[Wish, Claim]
+	commits *batch.Batcher[[]Operation, Commit]
+	watch   watch
+
+	floor atomic.Pointer[Position] // the highest ticket known to have existed
+}
+
+type names struct {
+	meta, index, pending, running, claims, failing, log string
+}
+
+// Prefix returns what the names of all keys of a partition begin with. The braces are its Redis Cluster hash tag.
+func Prefix(namespace string, number int) string {
+	return "{" + namespace + ":" + strconv.Itoa(number) + "}:"
+}
+
+func newPartition(s *Store, number int) *Partition {
+	prefix := Prefix(s.config.Namespace, number)
+	p := &Partition{
+		Number: number,
+		store:  s,
+		prefix: prefix,
+		names: names{
+			meta: prefix + "meta", index: prefix + "index", pending: prefix + "pending", running: prefix + "running",
+			claims: prefix + "claims", failing: prefix + "failing", log: prefix + "log",
+		},
+	}
+	p.watch.partition = p
+	patience := s.config.Timeout
+	p.reads = batch.New(batch.Config[string, Found]{Send: p.sendReads, Flights: 2, Patience: patience})
+	p.misses = batch.New(batch.Config[string, Found]{Send: p.sendMisses, Patience: patience})
+	p.claims = batch.New(batch.Config[Wish, Claim]{Send: p.sendClaims, Flights: 2, Patience: patience})
+	p.commits = batch.New(batch.Config[[]Operation, Commit]{
+		Send: p.sendCommits, Flights: 2, Patience: patience,
+		Weight: func(ops []Operation) (n int) {
+			for _, op := range ops {
+				n += len(op.Value)
+			}
+			return n
+		},
+	})
+	return p
+}
+
+// entry returns the name of the Redis key that holds the entry of a key.
+func (p *Partition) entry(key string) string { return p.prefix + "e:" + key }
+
+// Position is a place in the order of writes to a partition.
+type Position struct {
+	Incarnation string
+	Ticket      string
+}
+
+// Floor returns a position that existed before the call: whatever has a lower ticket had been decided by then.
+// It is zero while nothing is known.
+func (p *Partition) Floor() Position {
+	if floor := p.floor.Load(); floor != nil {
+		return *floor
+	}
+	return Position{}
+}
+
+// learn takes note of a ticket that exists. Of another incarnation it can only say that it is another one, not which of
+// them is the later: the answers of two round trips may arrive in any order. A floor of the wrong one is refused.
+func (p *Partition) learn(incarnation, ticket string) {
+	for {
+		floor := p.floor.Load()
+		if floor != nil && floor.Incarnation == incarnation && floor.Ticket >= ticket {
+			return
+		}
+		if p.floor.CompareAndSwap(floor, &Position{incarnation, ticket}) {
+			return
+		}
+	}
+}
+
+// run calls a script. Its error is translated; one that Redis raised about the layout wraps ErrLayout.
+func (p *Partition) run(ctx context.Context, script *redis.Script, keys []string, args ...any) ([]any, error) {
+	all := make([]any, 0, 3+len(args))
+	all = append(all, Version, p.store.config.Partitions, newIncarnation())
+	all = append(all, args...)
+	reply, err := script.Run(ctx, p.store.config.Client, append([]string{p.names.meta}, keys...), all...).Result()
+	if err != nil {
+		return nil, translate(err)
+	}
+	if list, ok := reply.([]any); ok {
+		return list, nil
+	}
+	return []any{reply}, nil
+}
+
+func translate(err error) error {
+	text := err.Error()
+	if _, found, ok := strings.Cut(text, "SCALESPARTITIONS "); ok {
+		return fmt.Errorf("%w: it has %s partitions", ErrLayout, found)
+	}
+	if _, found, ok := strings.Cut(text, "SCALESVERSION "); ok {
+		return fmt.Errorf("%w: it has version %s, this library writes version %d", ErrLayout, found, Version)
+	}
+	return err
+}
+
+func newIncarnation() string {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+// background is the context of round trips that are shared by several callers.
+func (p *Partition) background() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), p.store.config.Timeout)
+}
+
+func text(v any) string {
+	s, _ := v.(string)
+	return s
+}
+
+// Found is what a read found.
+type Found struct {
+	Value  string
+	Exists bool // Value is what is stored, an entry or a tombstone
+	Lost   bool // nothing is stored although the index has the key
+	Filled bool // the partition was filled; known for what does not exist only
+}
+
+// Read returns what is stored under a key. A miss and what it means are read in one atomic step.
+func (p *Partition) Read(ctx context.Context, key string) (Found, error) {
+	found, err := p.reads.Do(ctx, key)
+	if err != nil || found.Exists {
+		return found, err
+	}
+	return p.misses.Do(ctx, key)
+}
+
+func (p *Partition) sendReads(keys []string) ([]Found, error) {
+	ctx, cancel := p.background()
+	defer cancel()
+	names := make([]string, len(keys))
+	for i, key := range keys {
+		names[i] = p.entry(key)
+	}
+	values, err := p.store.config.Client.MGet(ctx, names...).Result()
+	if err != nil {
+		return nil, err
+	}
+	found := make([]Found, len(keys))
+	for i, value := range values {
+		found[i].Value, found[i].Exists = value.(string)
+	}
+	return found, nil
+}
+
+func (p *Partition) sendMisses(keys []string) ([]Found, error) {
+	ctx, cancel := p.background()
+	defer cancel()
+	names := []string{p.names.index}
+	args := make([]any, len(keys))
+	for i, key := range keys {
+		names = append(names, p.entry(key))
+		args[i] = key
+	}
+	reply, err := p.run(ctx, p.store.scripts.read, names, args...)
+	if err != nil {
+		return nil, err
+	}
+	if len(reply) != 1+2*len(keys) {
+		return nil, fmt.Errorf("read script: %d values for %d keys", len(reply), len(keys))
+	}
+	found := make([]Found, len(keys))
+	for i := range keys {
+		found[i].Filled = text(reply[0]) == "1"
+		found[i].Value, found[i].Exists = reply[1+2*i].(string)
+		found[i].Lost = reply[2+2*i] == int64(1)
+	}
+	return found, nil
+}
+
+// Filled reports whether the partition was filled.
+func (p *Partition) Filled(ctx context.Context) (bool, error) {
+	reply, err := p.run(ctx, p.store.scripts.read, []string{p.names.index})
+	if err != nil {
+		return false, err
+	}
+	return text(reply[0]) == "1", nil
+}
+
+// Incarnation returns the incarnation of the partition's clock, which it makes if there is none.
+func (p *Partition) Incarnation(ctx context.Context) (string, error) {
+	reply, err := p.run(ctx, p.store.scripts.fill, nil, "")
+	if err != nil {
+		return "", err
+	}
+	return text(reply[0]), nil
+}
+
+// MarkFilled marks the partition as filled, if it is still in that incarnation.
+func (p *Partition) MarkFilled(ctx context.Context, incarnation string) (bool, error) {
+	reply, err := p.run(ctx, p.store.scripts.fill, nil, incarnation)
+	if err != nil {
+		return false, err
+	}
+	return text(reply[0]) == incarnation, nil
+}
+
+// Ticket takes a ticket.
+func (p *Partition) Ticket(ctx context.Context) (Position, error) {
+	reply, err := p.run(ctx, p.store.scripts.tick, nil)
+	if err != nil {
+		return Position{}, err
+	}
+	return Position{text(reply[0]), text(reply[1])}, nil
+}
+
+// Len returns the number of entries.
+func (p *Partition) Len(ctx context.Context) (int64, error) {
+	return p.store.config.Client.ZCard(ctx, p.names.index).Result()
+}
+
+// Pending returns the number of keys that wait for a render.
+func (p *Partition) Pending(ctx context.Context) (int64, error) {
+	return p.store.config.Client.ZCard(ctx, p.names.pending).Result()
+}
+
+// Keys returns up to n keys that have an entry and follow after in byte order.
+func (p *Partition) Keys(ctx context.Context, after string, n int64) ([]string, error) {
+	from := "-"
+	if after != "" {
+		from = "(" + after
+	}
+	return p.store.config.Client.ZRangeByLex(ctx, p.names.index, &redis.ZRangeBy{Min: from, Max: "+", Count: n}).Result()
+}

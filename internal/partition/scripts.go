@@ -1,0 +1,245 @@
+package partition
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Version is the version of the layout in Redis that this package reads and writes. It is recorded in every partition.
+const Version = 1
+
+// Guards switches single safeguards off. Only tests do that, to see the violation that the safeguard prevents.
+type Guards struct {
+	// NoTicketCheck lets a commit overwrite an entry or a tombstone with a higher ticket.
+	NoTicketCheck bool
+
+	// NoTombstones lets a destroy leave nothing behind.
+	NoTombstones bool
+
+	// LateTickets takes the ticket of a render after the application answered instead of before it was asked.
+	LateTickets bool
+}
+
+// scripts are the Lua scripts of a partition, compiled for one configuration.
+//
+// Every script begins with the same keys and arguments:
+//
+//	KEYS[1] meta (hash)
+//	ARGV[1] layout version   ARGV[2] number of partitions   ARGV[3] incarnation to use if there is none
+//
+// A script raises SCALESVERSION or SCALESPARTITIONS, and changes nothing, where the partition was laid out otherwise.
+// A script is one atomic step; each may run twice for one call, because go-redis re-sends after a broken connection.
+type scripts struct {
+	read, claim, next, commit, renew, tick, fill *redis.Script
+}
+
+func compile(g Guards) scripts {
+	guards := "local CHECK_TICKETS = " + strconv.FormatBool(!g.NoTicketCheck) +
+		"\nlocal LEAVE_TOMBSTONES = " + strconv.FormatBool(!g.NoTombstones) +
+		"\nlocal EARLY_TICKETS = " + strconv.FormatBool(!g.LateTickets) + "\n"
+	script := func(parts ...string) *redis.Script {
+		return redis.NewScript(guards + prelude + strings.Join(parts, ""))
+	}
+	return scripts{
+		read:   script(readScript),
+		claim:  script(clock, stored, grant, claimScript),
+		next:   script(clock, grant, nextScript),
+		commit: script(clock, stored, commitScript),
+		renew:  script(renewScript),
+		tick:   script(clock, tickScript),
+		fill:   script(clock, fillScript),
+	}
+}
+
+// prelude reads the meta hash and refuses a partition that was laid out otherwise.
+const prelude = `
+local meta = KEYS[1]
+local m = redis.call('HMGET', meta, 'version', 'partitions', 'incarnation', 'clock', 'filled')
+local incarnation = m[3]
+if m[1] and m[1] ~= ARGV[1] then
+  return redis.error_reply('SCALESVERSION ' .. m[1])
+end
+if m[2] and m[2] ~= ARGV[2] then
+  return redis.error_reply('SCALESPARTITIONS ' .. m[2])
+end
+`
+
+// clock makes the clock if there is none, and hands out tickets: max(last+1, TIME in µs), written with 20 digits and
+// compared as strings. The arithmetic is exact below 2^53 µs, the year 2255. TIME is Redis's clock.
+const clock = `
+local t = redis.call('TIME')
+local now = tonumber(t[1]) * 1000000 + tonumber(t[2])
+local function fixed(n) return string.format('%020.0f', n) end
+if not incarnation then
+  incarnation = ARGV[3]
+  redis.call('HSET', meta, 'version', ARGV[1], 'partitions', ARGV[2], 'incarnation', incarnation)
+end
+local last = tonumber(m[4] or '0') or 0
+local function tick()
+  last = math.max(last + 1, now)
+  redis.call('HSET', meta, 'clock', fixed(last))
+  return fixed(last)
+end
+`
+
+// stored reads the head of what is stored under a key: its ticket, ” where nothing is or where it cannot be read, and
+// whether the application cannot render it.
+const stored = `
+local function head_of(entry)
+  local head = redis.pcall('GETRANGE', entry, 0, 47)
+  if type(head) ~= 'string' then return '', false end
+  local ticket, rest = string.match(head, '^{"ticket":"(%d+)"(.*)')
+  if not ticket or #ticket ~= 20 then return '', false end
+  return ticket, string.sub(rest, 1, 16) == ',"pushOnly":true'
+end
+`
+
+// grant gives a key to a render until its lease ends.
+//
+//	KEYS[2] pending (sorted set: key by due time in µs)   KEYS[3] running (sorted set: key by end of lease in µs)
+//	KEYS[4] claims (hash: key to "ticket token")
+const grant = `
+local pending, running, claims = KEYS[2], KEYS[3], KEYS[4]
+local function grant(key, token, lease)
+  local ticket = tick()
+  redis.call('ZADD', running, fixed(now + lease), key)
+  redis.call('HSET', claims, key, ticket .. ' ' .. token)
+  redis.call('ZREM', pending, key)
+  return ticket
+end
+`
+
+// readScript reads entries together with what a miss means.
+//
+//	KEYS[2] index   KEYS[3…] entries
+//	ARGV[4…] the keys of the entries
+//	returns {filled "1" or "0", then for each entry: its value or false, and 1 if the index knows its key}
+const readScript = `
+local filled = '0'
+if incarnation and m[5] == incarnation then filled = '1' end
+local reply = {filled}
+for i = 3, #KEYS do
+  local value = redis.pcall('GET', KEYS[i])
+  if type(value) ~= 'string' then value = false end
+  local known = 0
+  if not value and redis.call('ZSCORE', KEYS[2], ARGV[i + 1]) then known = 1 end
+  reply[#reply + 1] = value
+  reply[#reply + 1] = known
+end
+return reply
+`
+
+// claimScript claims keys for renders.
+//
+//	KEYS[2] pending   KEYS[3] running   KEYS[4] claims   KEYS[5] failing   KEYS[6] log   KEYS[7…] entries
+//	ARGV[4] lease in µs   ARGV[5…] for each entry: key, token of this claim, need
+//
+// need is ” for a new wish, else the ticket that an earlier call returned with "busy": a render with a higher ticket
+// has seen what the caller wants to be seen.
+//
+//	returns {incarnation, last id of the log, then for each entry: outcome, ticket, detail}
+//	  claimed   ticket of the render; repeated for the same token
+//	  busy      another render runs; the key is pending again; ticket is the need to come back with
+//	  done      a render with that ticket was committed after the wish
+//	  failed    a render with that ticket failed after the wish; detail is its error
+//	  pushed    the entry is push-only: there is nothing to render
+const claimScript = `
+local failing, log = KEYS[5], KEYS[6]
+local lease = tonumber(ARGV[4])
+local function claim(entry, key, token, need)
+  local ticket, push_only = head_of(entry)
+  if push_only then return 'pushed', ticket, '' end
+  local holder = redis.call('HGET', claims, key)
+  if holder and string.sub(holder, 22) == token then return 'claimed', string.sub(holder, 1, 20), '' end
+  if need ~= '' then
+    if ticket > need then return 'done', ticket, '' end
+    local failure = redis.call('HGET', failing, key)
+    if failure and string.sub(failure, 1, 20) > need then
+      return 'failed', string.sub(failure, 1, 20), string.match(failure, '^%d+ %d+ (.*)') or ''
+    end
+  end
+  local until_ = redis.call('ZSCORE', running, key)
+  if holder and until_ and tonumber(until_) > now then
+    if need == '' then need = tick() end
+    redis.call('ZADD', pending, until_, key)
+    return 'busy', need, ''
+  end
+  return 'claimed', grant(key, token, lease), ''
+end
+local reply = {incarnation, '0-0'}
+for i = 7, #KEYS do
+  local a = 5 + (i - 7) * 3
+  local outcome, ticket, detail = claim(KEYS[i], ARGV[a], ARGV[a + 1], ARGV[a + 2])
+  reply[#reply + 1] = outcome
+  reply[#reply + 1] = ticket
+  reply[#reply + 1] = detail
+end
+local tail = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)
+if tail[1] then reply[2] = tail[1][1] end
+return reply
+`
+
+// nextScript puts the keys of expired claims back to pending and claims pending keys that are due.
+//
+//	KEYS[2] pending   KEYS[3] running   KEYS[4] claims
+//	ARGV[4] lease in µs   ARGV[5] token   ARGV[6] how many at most
+//	returns {incarnation, the highest ticket that may exist now, then for each claimed key: key, ticket}
+const nextScript = `
+local lease, most = tonumber(ARGV[4]), tonumber(ARGV[6])
+local reply = {incarnation, fixed(math.max(last, now))}
+for _, key in ipairs(redis.call('ZRANGEBYSCORE', running, '-inf', fixed(now), 'LIMIT', 0, 100)) do
+  redis.call('ZREM', running, key)
+  redis.call('HDEL', claims, key)
+  redis.call('ZADD', pending, fixed(now), key)
+end
+if most == 0 then return reply end
+for _, key in ipairs(redis.call('ZRANGEBYSCORE', pending, '-inf', fixed(now), 'LIMIT', 0, most)) do
+  local until_ = redis.call('ZSCORE', running, key)
+  if until_ then
+    redis.call('ZADD', pending, until_, key)
+  else
+    reply[#reply + 1] = key
+    reply[#reply + 1] = grant(key, ARGV[5], lease)
+  end
+end
+return reply
+`
+
+// renewScript prolongs the leases of claims that are still held.
+//
+//	KEYS[2] running   KEYS[3] claims
+//	ARGV[4] lease in µs   ARGV[5…] for each claim: key, ticket
+//	returns how many were prolonged
+const renewScript = `
+local t = redis.call('TIME')
+local until_ = string.format('%020.0f', tonumber(t[1]) * 1000000 + tonumber(t[2]) + tonumber(ARGV[4]))
+local renewed = 0
+for a = 5, #ARGV, 2 do
+  local holder = redis.call('HGET', KEYS[3], ARGV[a])
+  if holder and string.sub(holder, 1, 20) == ARGV[a + 1] then
+    redis.call('ZADD', KEYS[2], until_, ARGV[a])
+    renewed = renewed + 1
+  end
+end
+return renewed
+`
+
+// tickScript takes a ticket.
+//
+//	returns {incarnation, ticket}
+const tickScript = `
+return {incarnation, tick()}
+`
+
+// fillScript begins or ends a fill.
+//
+//	ARGV[4] '' begins: returns the incarnation. Else the incarnation in which the fill began: the partition is marked
+//	as filled if it is still that one; returns it, or '' if it is another.
+const fillScript = `
+if ARGV[4] == '' then return incarnation end
+if ARGV[4] ~= incarnation then return '' end
+redis.call('HSET', meta, 'filled', incarnation)
+return incarnation
+`

@@ -1,0 +1,360 @@
+package render
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/itscales/scales/internal/partition"
+)
+
+// A Need is a key to be rendered.
+type Need struct {
+	Key string `json:"key"`
+
+	// Limited is true where a request brought the key up, rather than the application.
+	Limited bool `json:"limited,omitempty"`
+}
+
+// Work is what one job, or one program, wants done to the cache.
+type Work struct {
+	// Needs are rendered. No key twice.
+	Needs []Need
+
+	// Writes are committed together with the renders. The ones that turn out to be superseded are rendered instead.
+	Writes []partition.Operation
+}
+
+const (
+	// attempts bounds how often a render is made again because its ticket was refused.
+	attempts = 5
+
+	// recheck is how long a waiter trusts the change log to tell it of a render elsewhere.
+	recheck = time.Second
+
+	firstBackoff = 50 * time.Millisecond
+	maxBackoff   = time.Second
+)
+
+// Perform does the work and returns when all of it can be seen in the cache. What it renders itself becomes visible
+// together with the writes, in one step per partition; for keys that others are rendering it waits for the next render.
+// Outages of Redis are waited for. When ctx ends first, the renders go on without the caller.
+func (r *Renderer) Perform(ctx context.Context, work Work) ([]Result, error) {
+	var leads, waits []*flight
+	for _, need := range work.Needs {
+		f, lead, follow := r.share.join(need.Key, need.Limited)
+		waits = append(waits, f)
+		switch {
+		case lead:
+			leads = append(leads, f)
+		case follow != nil:
+			r.work.Go(func() {
+				select {
+				case <-follow.done:
+				case <-r.stopped.Done():
+				}
+				r.pursue(f, partition.Claim{})
+			})
+		}
+	}
+	if len(leads)+len(work.Writes) > 0 {
+		own := make(chan []Need, 1)
+		r.work.Go(func() { own <- r.performOwn(leads, work.Writes) })
+		select {
+		case again := <-own:
+			if len(again) > 0 {
+				if results, err := r.Perform(ctx, Work{Needs: again}); err != nil {
+					return results, err
+				}
+			}
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	results := make([]Result, len(waits))
+	for i, f := range waits {
+		select {
+		case <-f.done:
+			results[i] = f.result
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	return results, nil
+}
+
+// batchOf is the part of the work that lies in one partition.
+type batchOf struct {
+	partition *partition.Partition
+	leads     []*flight
+	writes    []partition.Operation
+
+	mine       []*flight // those of leads whose claim was granted
+	operations []partition.Operation
+	results    []Result
+}
+
+// performOwn claims the flights, renders what was granted and commits that together with the writes. Flights that others
+// hold are pursued in the background. It returns the keys of writes that were superseded.
+func (r *Renderer) performOwn(leads []*flight, writes []partition.Operation) []Need {
+	r.share.seal(leads...)
+	batches := r.split(leads, writes)
+	each(batches, r.claimAndAsk)
+	var (
+		mu    sync.Mutex
+		again []Need
+	)
+	each(batches, func(b *batchOf) {
+		superseded := r.commitBatch(b)
+		mu.Lock()
+		defer mu.Unlock()
+		again = append(again, superseded...)
+	})
+	return again
+}
+
+func (r *Renderer) split(leads []*flight, writes []partition.Operation) []*batchOf {
+	var batches []*batchOf
+	byPartition := make(map[*partition.Partition]*batchOf)
+	of := func(key string) *batchOf {
+		p := r.config.Store.Of(key)
+		if byPartition[p] == nil {
+			byPartition[p] = &batchOf{partition: p}
+			batches = append(batches, byPartition[p])
+		}
+		return byPartition[p]
+	}
+	for _, f := range leads {
+		b := of(f.key)
+		b.leads = append(b.leads, f)
+	}
+	for _, op := range writes {
+		b := of(op.Key)
+		b.writes = append(b.writes, op)
+	}
+	return batches
+}
+
+// each calls do for all items at once.
+func each[T any](items []T, do func(T)) {
+	if len(items) == 1 {
+		do(items[0])
+		return
+	}
+	var group sync.WaitGroup
+	for _, item := range items {
+		group.Go(func() { do(item) })
+	}
+	group.Wait()
+}
+
+func (r *Renderer) claimAndAsk(b *batchOf) {
+	if len(b.leads) == 0 {
+		return
+	}
+	wishes := make([]partition.Wish, len(b.leads))
+	for i, f := range b.leads {
+		wishes[i] = partition.Wish{Key: f.key, Token: r.nextToken()}
+	}
+	claims, errs := b.partition.ClaimAll(r.stopped, wishes)
+	var granted []partition.Due
+	for i, f := range b.leads {
+		switch {
+		case errs[i] == nil && claims[i].Granted == partition.Claimed:
+			b.mine = append(b.mine, f)
+			granted = append(granted, partition.Due{Key: f.key, Position: claims[i].Position})
+		case errs[i] == nil && claims[i].Granted == partition.Pushed:
+			r.share.land(f, Result{Key: f.key, State: Pushed})
+		default:
+			claim := claims[i] // the zero Claim after an error: the pursuit begins with a claim of its own
+			r.work.Go(func() { r.pursue(f, claim) })
+		}
+	}
+	b.operations, b.results = r.askAll(b.partition, granted)
+	for i, f := range b.mine {
+		b.operations[i].Limited = f.limited
+	}
+}
+
+// askAll renders claimed keys, as many at once as there are slots.
+func (r *Renderer) askAll(p *partition.Partition, granted []partition.Due) ([]partition.Operation, []Result) {
+	operations, results := make([]partition.Operation, len(granted)), make([]Result, len(granted))
+	indexes := make([]int, len(granted))
+	for i := range indexes {
+		indexes[i] = i
+		r.hold(p, granted[i])
+	}
+	each(indexes, func(i int) {
+		r.pause(AfterClaim, granted[i].Key)
+		select {
+		case r.slots <- struct{}{}:
+			operations[i], results[i] = r.ask(granted[i])
+		case <-r.stopped.Done():
+			operations[i] = partition.Operation{Kind: partition.OpFail, Key: granted[i].Key, Position: granted[i].Position, Value: "closed"}
+			results[i] = Result{granted[i].Key, Failed, "the renderer was closed"}
+		}
+		r.pause(AfterRender, granted[i].Key)
+	})
+	return operations, results
+}
+
+func (r *Renderer) pause(at Moment, key string) {
+	if r.config.Pause != nil {
+		r.config.Pause(r.stopped, at, key)
+	}
+}
+
+// commitBatch commits renders and writes of one partition in one step.
+func (r *Renderer) commitBatch(b *batchOf) (superseded []Need) {
+	operations := append(b.operations, b.writes...)
+	if len(operations) == 0 {
+		return nil
+	}
+	commit, err := r.commit(b.partition, operations)
+	for i, f := range b.mine {
+		r.release(operations[i])
+		switch {
+		case err != nil:
+			r.share.land(f, Result{f.key, Failed, err.Error()})
+		case commit.Outcomes[i].Again():
+			r.work.Go(func() { r.pursue(f, partition.Claim{}) })
+		default:
+			r.share.land(f, r.conclude(b.results[i], commit.Outcomes[i]))
+		}
+		r.pause(AfterCommit, f.key)
+	}
+	for i, op := range b.writes {
+		if err != nil || overtaken(op, commit.Outcomes[len(b.mine)+i]) {
+			superseded = append(superseded, Need{Key: op.Key})
+		}
+	}
+	return superseded
+}
+
+// overtaken reports whether a write has to be replaced by a render: something newer is there than what was known when
+// it was made. A write with an exact ticket that finds a higher one has simply been followed by another.
+func overtaken(op partition.Operation, outcome partition.Outcome) bool {
+	inexact := op.Kind == partition.OpPush || op.Kind == partition.OpRemove
+	return outcome.Again() || inexact && outcome == partition.Superseded
+}
+
+// commit commits operations, however long Redis is away. Doing it twice does no harm.
+func (r *Renderer) commit(p *partition.Partition, operations []partition.Operation) (partition.Commit, error) {
+	for backoff := firstBackoff; ; backoff = min(2*backoff, maxBackoff) {
+		commit, err := p.Commit(r.stopped, operations)
+		if err == nil || r.stopped.Err() != nil {
+			return commit, err
+		}
+		r.config.Logger.Warn("scales: a commit failed and is tried again", "error", err, "operations", len(operations))
+		r.wait(backoff)
+	}
+}
+
+func (r *Renderer) wait(d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-r.stopped.Done():
+	}
+}
+
+// conclude turns the outcome of a commit into the result that its key had.
+func (r *Renderer) conclude(result Result, outcome partition.Outcome) Result {
+	if outcome == partition.Full {
+		result = Result{result.Key, Refused, "the cache holds as many entries as it may (option MaxEntries)"}
+	}
+	switch result.State {
+	case Failed:
+		r.config.Logger.Warn("scales: a render failed and will be tried again", "key", result.Key, "reason", result.Reason)
+	case Refused:
+		r.config.Logger.Warn("scales: a resource cannot be stored", "key", result.Key, "reason", result.Reason)
+	}
+	return result
+}
+
+// pursue brings a flight to its end, whoever holds its key at the moment: it waits for the render that runs, and then
+// for one that began later, its own or another's. claim is the answer to the first wish, if there was one.
+//
+// Two processes need key k at the same time:
+//
+//	A: claim -> claimed, ticket 7            B: claim -> busy, need 8; k is pending again
+//	A: asks the application                  B: watches the change log from the tail it was given
+//	A: commits with ticket 7; k is due       B: sees 7, which is below 8, and waits on
+//	A or B, or a third: claims k, ticket 9   B: sees 9 and is done, or fails to see it and asks after a second
+func (r *Renderer) pursue(f *flight, claim partition.Claim) {
+	r.share.seal(f)
+	p := r.config.Store.Of(f.key)
+	token, need := r.nextToken(), ""
+	tries, missed := 0, 0
+	backoff := firstBackoff
+	for {
+		switch claim.Granted {
+		case partition.Busy:
+			need = claim.Ticket
+			missed = r.await(p, f.key, need, claim.Tail, missed)
+		case partition.Claimed:
+			due := partition.Due{Key: f.key, Position: claim.Position}
+			operations, results := r.askAll(p, []partition.Due{due})
+			operations[0].Limited = f.limited
+			commit, err := r.commit(p, operations)
+			r.release(operations[0])
+			r.pause(AfterCommit, f.key)
+			if err == nil && commit.Outcomes[0].Again() && tries < attempts {
+				tries++
+				token, need = r.nextToken(), ""
+				break
+			}
+			if err != nil || commit.Outcomes[0].Again() {
+				r.share.land(f, Result{f.key, Failed, "its ticket was refused"})
+				return
+			}
+			r.share.land(f, r.conclude(results[0], commit.Outcomes[0]))
+			return
+		case partition.Done:
+			r.share.land(f, Result{Key: f.key, State: Stored})
+			return
+		case partition.Failed:
+			r.share.land(f, Result{f.key, Failed, claim.Detail})
+			return
+		case partition.Pushed:
+			r.share.land(f, Result{Key: f.key, State: Pushed})
+			return
+		}
+		var err error
+		claim, err = p.Claim(r.stopped, partition.Wish{Key: f.key, Token: token, Need: need})
+		if r.stopped.Err() != nil {
+			r.share.land(f, Result{f.key, Failed, "the renderer was closed"})
+			return
+		}
+		if err != nil {
+			claim = partition.Claim{}
+			r.wait(backoff)
+			backoff = min(2*backoff, maxBackoff)
+		}
+	}
+}
+
+// await waits until a render with a ticket above need has ended, or it is time to look. It returns how often in a row
+// the change log may have been read past the event already.
+func (r *Renderer) await(p *partition.Partition, key, need, tail string, missed int) int {
+	ended, passed, stop := p.Watch(key, need, tail)
+	defer stop()
+	patience := recheck
+	if passed {
+		if missed++; missed == 1 {
+			return missed // look again at once: from now on the watch misses nothing
+		}
+		patience = firstBackoff
+	} else {
+		missed = 0
+	}
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-ended:
+	case <-timer.C:
+	case <-r.stopped.Done():
+	}
+	return missed
+}

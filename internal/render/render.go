@@ -1,0 +1,228 @@
+// Package render keeps the cache current: it asks the application for representations and commits them under the fence.
+//
+// The order is always the same: claim the key, take a ticket, ask the application, commit. A key is rendered by one
+// process at a time; who needs it meanwhile waits for the next render, together with everybody else who does.
+package render
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/itscales/scales/internal/canonical"
+	"github.com/itscales/scales/internal/field"
+	"github.com/itscales/scales/internal/invoke"
+	"github.com/itscales/scales/internal/message"
+	"github.com/itscales/scales/internal/partition"
+)
+
+// Config shapes a Renderer. Every field is required but Pause.
+type Config struct {
+	Store    *partition.Store
+	App      http.Handler
+	Rules    *canonical.Rules
+	Origin   *url.URL                                    // scheme and host of every render
+	Mark     func(context.Context) context.Context       // marks the context of a render
+	Limit    int                                         // renders at once
+	Timeout  time.Duration                               // of one render
+	MaxEntry int                                         // largest body, in bytes
+	Lease    time.Duration                               // of a claim; that of the store
+	Retry    time.Duration                               // delay after the first failure of a render
+	Logger   *slog.Logger                                //
+	Pause    func(ctx context.Context, at Moment, key string) // called at every step; tests use it to crash and to wait
+}
+
+// A Moment is a place in the life of a render at which a test may interfere.
+type Moment string
+
+// The moments of a render.
+const (
+	AfterClaim  Moment = "after claim"
+	AfterRender Moment = "after render"
+	AfterCommit Moment = "after commit"
+)
+
+// remoteAddr is the client of every render, from TEST-NET-1 (RFC 5737).
+const remoteAddr = "192.0.2.1:1"
+
+// A Renderer renders keys of one cache through one application. It is safe for concurrent use.
+type Renderer struct {
+	config Config
+	token  string // makes the tokens of claims unique
+	claims atomic.Uint64
+	slots  chan struct{}
+	share  share
+	held   held
+	kick   chan struct{}
+
+	stopped context.Context
+	stop    context.CancelFunc
+	work    sync.WaitGroup
+}
+
+// New returns a renderer; it does no I/O.
+func New(config Config) *Renderer {
+	r := &Renderer{
+		config: config, token: newToken(), slots: make(chan struct{}, config.Limit), kick: make(chan struct{}, 1),
+	}
+	r.share.flights = make(map[string]*pair)
+	r.held.claims = make(map[partition.Due]heldClaim)
+	r.stopped, r.stop = context.WithCancel(context.Background())
+	return r
+}
+
+// Close stops what still runs in the background. What it leaves unfinished is pending again when its claims expire.
+func (r *Renderer) Close() {
+	r.stop()
+	r.work.Wait()
+}
+
+// State says how the render of a key ended.
+type State int
+
+// How the render of a key ended.
+const (
+	Stored    State = iota // the cache has what the application answered, or something later
+	Destroyed              // the application has no such resource (any more)
+	Refused                // what the application answers must not be stored; the key is destroyed
+	Failed                 // the application gave nothing usable; the last good entry stays
+	Pushed                 // the entry is push-only and stays as it is
+)
+
+// A Result is how the render of a key ended and, if it was refused or failed, why.
+type Result struct {
+	Key    string
+	State  State
+	Reason string
+}
+
+// ask renders a key: it returns the operation that commits what the application answered, and why if that is a failure
+// or a refusal.
+func (r *Renderer) ask(due partition.Due) (partition.Operation, Result) {
+	op := partition.Operation{Key: due.Key, Position: due.Position}
+	fail := func(format string, args ...any) (partition.Operation, Result) {
+		reason := fmt.Sprintf(format, args...)
+		op.Kind, op.Value, op.Delay = partition.OpFail, reason, r.config.Retry
+		return op, Result{due.Key, Failed, reason}
+	}
+	answer, err := r.call(due.Key)
+	switch {
+	case err != nil:
+		return fail("%v", err)
+	case answer.Panic != nil:
+		r.config.Logger.Error("scales: the application panicked in a render", "key", due.Key, "panic", answer.Panic, "stack", string(answer.Stack))
+		return fail("panic: %v", answer.Panic)
+	case answer.Aborted:
+		return fail("the handler aborted")
+	case answer.Short:
+		return fail("fewer bytes than its Content-Length declares")
+	}
+	verdict, reason := field.Storable(answer.Status, answer.Header)
+	if verdict == field.Store && answer.TooLarge {
+		verdict, reason = field.Refuse, tooLarge(r.config.MaxEntry)
+	}
+	if verdict == field.Store {
+		answer.Body, verdict, reason = r.decode(answer.Header, answer.Body)
+	}
+	switch verdict {
+	case field.Store:
+		field.Strip(answer.Header)
+		entry := message.Entry{Ticket: due.Ticket, Status: answer.Status, Header: answer.Header, Body: answer.Body}
+		value, err := message.AppendEntry(nil, &entry)
+		if err != nil {
+			return fail("%v", err)
+		}
+		op.Kind, op.Value = partition.OpStore, string(value)
+		return op, Result{due.Key, Stored, ""}
+	case field.Destroy:
+		op.Kind = partition.OpDestroy
+		return op, Result{due.Key, Destroyed, ""}
+	case field.Refuse:
+		op.Kind = partition.OpRefuse
+		return op, Result{due.Key, Refused, reason}
+	default:
+		return fail("%s", reason)
+	}
+}
+
+func tooLarge(limit int) string {
+	return "over " + strconv.Itoa(limit) + " bytes (option MaxEntrySize)"
+}
+
+// call asks the application for a key, with a slot that the caller has taken. It gives up when the time is over, and its slot stays taken until the handler
+// returns: handlers that ignore their context do not pile up.
+func (r *Renderer) call(key string) (invoke.Result, error) {
+	host, target := r.config.Rules.Target(key)
+	if host == "" {
+		host = r.config.Origin.Host
+	}
+	call := invoke.Call{
+		Method: http.MethodGet, Target: target, Host: host, Scheme: r.config.Origin.Scheme, RemoteAddr: remoteAddr,
+		Header: http.Header{"Accept": {"*/*"}},
+	}
+	ctx, cancel := context.WithTimeout(r.config.Mark(r.stopped), r.config.Timeout)
+	request, err := call.Request(ctx)
+	if err != nil {
+		cancel()
+		<-r.slots
+		return invoke.Result{}, err
+	}
+	answered := make(chan invoke.Result, 1)
+	go func() {
+		defer cancel()
+		defer func() { <-r.slots }()
+		answered <- invoke.Serve(r.config.App, request, int64(r.config.MaxEntry))
+	}()
+	select {
+	case answer := <-answered:
+		return answer, nil
+	case <-ctx.Done():
+	}
+	select {
+	case answer := <-answered: // the handler heard of it, or was just done
+		if ctx.Err() == nil || answer.Status < 500 {
+			return answer, nil
+		}
+	case <-time.After(100 * time.Millisecond):
+	}
+	if r.stopped.Err() != nil {
+		return invoke.Result{}, errors.New("the renderer was closed")
+	}
+	return invoke.Result{}, fmt.Errorf("no answer within %v (option RenderTimeout)", r.config.Timeout)
+}
+
+// decode takes a content coding off a body: entries are stored without one.
+func (r *Renderer) decode(header http.Header, body []byte) ([]byte, field.Verdict, string) {
+	codings := strings.ToLower(strings.TrimSpace(strings.Join(header.Values("Content-Encoding"), ",")))
+	switch codings {
+	case "", "identity":
+	case "gzip", "x-gzip":
+		reader, err := gzip.NewReader(bytes.NewReader(body))
+		if err != nil {
+			return nil, field.Retry, "its gzip coding is broken: " + err.Error()
+		}
+		plain, err := io.ReadAll(io.LimitReader(reader, int64(r.config.MaxEntry)+1))
+		if err != nil {
+			return nil, field.Retry, "its gzip coding is broken: " + err.Error()
+		}
+		if len(plain) > r.config.MaxEntry {
+			return nil, field.Refuse, tooLarge(r.config.MaxEntry)
+		}
+		body = plain
+	default:
+		return nil, field.Refuse, "content coding " + strconv.Quote(codings) + " although none was asked for"
+	}
+	header.Del("Content-Encoding")
+	return body, field.Store, ""
+}

@@ -1,0 +1,141 @@
+package render
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/itscales/scales/internal/partition"
+)
+
+// tendInterval is how often a process looks for pending keys that nobody waits for.
+const tendInterval = 500 * time.Millisecond
+
+// Kick makes Tend look for pending keys now.
+func (r *Renderer) Kick() {
+	select {
+	case r.kick <- struct{}{}:
+	default:
+	}
+}
+
+// Tend renders pending keys that nobody waits for, until ctx ends: what crashed processes left, what failed, what
+// programs asked for. It uses half of the slots, so that the renders of user writes go first.
+func (r *Renderer) Tend(ctx context.Context) {
+	ticker := time.NewTicker(tendInterval)
+	defer ticker.Stop()
+	busy := make(chan struct{}, max(1, r.config.Limit/2))
+	for {
+		more := r.tendOnce(ctx, busy)
+		if more {
+			continue
+		}
+		select {
+		case <-ticker.C:
+		case <-r.kick:
+		case <-ctx.Done():
+			for range cap(busy) { // wait for what still runs
+				busy <- struct{}{}
+			}
+			return
+		}
+	}
+}
+
+// tendOnce claims as many due keys as there is room for and reports whether there may be more.
+func (r *Renderer) tendOnce(ctx context.Context, busy chan struct{}) (more bool) {
+	for _, p := range r.config.Store.All() {
+		if ctx.Err() != nil {
+			return false
+		}
+		free := cap(busy) - len(busy)
+		due, err := p.Next(ctx, r.nextToken(), free)
+		if err != nil {
+			r.config.Logger.Debug("scales: pending keys could not be read", "error", err)
+			return false
+		}
+		for _, d := range due {
+			busy <- struct{}{}
+			r.work.Go(func() {
+				defer func() { <-busy }()
+				r.renderDue(p, d)
+			})
+		}
+		more = more || len(due) > 0 && len(due) == free
+	}
+	return more
+}
+
+// renderDue renders a key that was claimed. Where its ticket is refused, the key is made pending again.
+func (r *Renderer) renderDue(p *partition.Partition, due partition.Due) {
+	operations, results := r.askAll(p, []partition.Due{due})
+	commit, err := r.commit(p, operations)
+	r.release(operations[0])
+	r.pause(AfterCommit, due.Key)
+	switch {
+	case err != nil:
+	case commit.Outcomes[0].Again():
+		_, _ = r.commit(p, []partition.Operation{{Kind: partition.OpPend, Key: due.Key}})
+	default:
+		r.conclude(results[0], commit.Outcomes[0])
+	}
+}
+
+// held are the claims that this process holds. While there are any, their leases are prolonged.
+type held struct {
+	mu      sync.Mutex
+	claims  map[partition.Due]heldClaim
+	running bool
+}
+
+type heldClaim struct {
+	partition *partition.Partition
+	since     time.Time
+}
+
+func (r *Renderer) hold(p *partition.Partition, due partition.Due) {
+	r.held.mu.Lock()
+	defer r.held.mu.Unlock()
+	r.held.claims[due] = heldClaim{p, time.Now()}
+	if !r.held.running && r.stopped.Err() == nil {
+		r.held.running = true
+		r.work.Go(r.renew)
+	}
+}
+
+func (r *Renderer) release(op partition.Operation) {
+	r.held.mu.Lock()
+	defer r.held.mu.Unlock()
+	delete(r.held.claims, partition.Due{Key: op.Key, Position: op.Position})
+}
+
+// renew prolongs leases until no claim is held. Most renders are over before it looks for the first time.
+func (r *Renderer) renew() {
+	ticker := time.NewTicker(r.config.Lease / 3)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+		case <-r.stopped.Done():
+			return
+		}
+		old := make(map[*partition.Partition][]partition.Due)
+		r.held.mu.Lock()
+		if len(r.held.claims) == 0 {
+			r.held.running = false
+			r.held.mu.Unlock()
+			return
+		}
+		for due, claim := range r.held.claims {
+			if time.Since(claim.since) > r.config.Lease/4 {
+				old[claim.partition] = append(old[claim.partition], due)
+			}
+		}
+		r.held.mu.Unlock()
+		for p, claims := range old {
+			if err := p.Renew(r.stopped, claims); err != nil {
+				r.config.Logger.Warn("scales: leases of renders could not be prolonged", "error", err)
+			}
+		}
+	}
+}

@@ -1,0 +1,21 @@
+// Package streamid orders the ids of Redis stream entries, "milliseconds-number".
+package streamid
+
+import (
+	"strconv"
+	"strings"
+)
+
+// Less reports whether a is before b. A missing number, and whatever is not a number, counts as 0.
+func Less(a, b string) bool {
+	aTime, aNumber := split(a)
+	bTime, bNumber := split(b)
+	return aTime < bTime || aTime == bTime && aNumber < bNumber
+}
+
+func split(id string) (milliseconds, number uint64) {
+	left, right, _ := strings.Cut(id, "-")
+	milliseconds, _ = strconv.ParseUint(left, 10, 64)
+	number, _ = strconv.ParseUint(right, 10, 64)
+	return milliseconds, number
+}

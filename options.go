@@ -1,0 +1,381 @@
+package scales
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/itscales/scales/internal/canonical"
+	"github.com/itscales/scales/internal/jobqueue"
+	"github.com/itscales/scales/internal/partition"
+)
+
+// Options are sealed per role: one that is given to the wrong constructor does not compile.
+type (
+	// A CacheOption shapes a Cache. What shapes keys belongs to the Cache, because all roles must agree on it.
+	CacheOption interface{ applyCache(*cacheConfig) }
+	// A ServerOption shapes a Server.
+	ServerOption interface{ applyServer(*serverConfig) }
+	// A WorkerOption shapes a Worker.
+	WorkerOption interface{ applyWorker(*workerConfig) }
+	// A CacheFirstOption shapes the CacheFirst middleware.
+	CacheFirstOption interface{ applyCacheFirst(*cacheFirstConfig) }
+	// A FillOption shapes one Fill.
+	FillOption interface{ applyFill(*fillConfig) }
+	// A RenderOption shapes whoever renders: a Worker or the CacheFirst middleware.
+	RenderOption interface {
+		WorkerOption
+		CacheFirstOption
+	}
+)
+
+type (
+	cacheOption      func(*cacheConfig)
+	serverOption     func(*serverConfig)
+	workerOption     func(*workerConfig)
+	cacheFirstOption func(*cacheFirstConfig)
+	fillOption       func(*fillConfig)
+	renderOption     func(*renderConfig)
+)
+
+func (o cacheOption) applyCache(c *cacheConfig)                { o(c) }
+func (o serverOption) applyServer(c *serverConfig)             { o(c) }
+func (o workerOption) applyWorker(c *workerConfig)             { o(c) }
+func (o cacheFirstOption) applyCacheFirst(c *cacheFirstConfig) { o(c) }
+func (o fillOption) applyFill(c *fillConfig)                   { o(c) }
+func (o renderOption) applyWorker(c *workerConfig)             { o(&c.render) }
+func (o renderOption) applyCacheFirst(c *cacheFirstConfig)     { o(&c.render) }
+
+type cacheConfig struct {
+	namespace     string
+	partitions    int
+	origin        string
+	queryAll      bool
+	query         []string
+	hosts         []string
+	maxKey        int
+	maxEntry      int
+	maxEntries    int
+	tombstoneLife time.Duration
+	logLength     int
+	timeout       time.Duration
+	claimLease    time.Duration
+	logger        *slog.Logger
+
+	guards      partition.Guards // tests only
+	queueGuards jobqueue.Guards  // tests only
+}
+
+func defaultCacheConfig() cacheConfig {
+	return cacheConfig{
+		namespace: "scales", partitions: 1, origin: "http://localhost", queryAll: true,
+		maxKey: 2048, maxEntry: 8 << 20, maxEntries: 10_000_000, tombstoneLife: 10 * time.Minute, logLength: 100_000,
+		timeout: time.Second, claimLease: 5 * time.Second, logger: slog.Default(),
+	}
+}
+
+// Namespace names the application; many applications can share a Redis. One to 64 letters, digits, dots, underscores and
+// hyphens. Default "scales".
+func Namespace(name string) CacheOption {
+	return cacheOption(func(c *cacheConfig) { c.namespace = name })
+}
+
+// Partitions sets into how many parts the cache is cut, 1 to 1024. Default 1; a Redis Cluster wants a few times as many
+// as it will ever have nodes. The number is recorded in Redis with the first write and cannot change after that: whoever
+// comes with another one gets ErrLayout.
+func Partitions(n int) CacheOption {
+	return cacheOption(func(c *cacheConfig) { c.partitions = n })
+}
+
+// Origin sets the scheme and host with which the application is asked in a render, and which counts as its own in
+// Location and Link fields besides the Host of a job: "https://example.com". Default "http://localhost". A client has no
+// influence on it.
+func Origin(origin string) CacheOption {
+	return cacheOption(func(c *cacheConfig) { c.origin = origin })
+}
+
+// QueryParameters names the query parameters that count in a key. The others are ignored, so that a page is found
+// whatever is appended to its address (utm_source and the like). Without names no parameter counts. Without this option
+// all do.
+func QueryParameters(names ...string) CacheOption {
+	return cacheOption(func(c *cacheConfig) { c.queryAll, c.query = false, names })
+}
+
+// Hosts makes the host a part of every key, which then reads "//host/path". Requests to other hosts are refused with 421.
+// Without this option the host does not count.
+func Hosts(names ...string) CacheOption {
+	return cacheOption(func(c *cacheConfig) { c.hosts = append([]string{}, names...) })
+}
+
+// MaxKeyLength limits the length of a key in bytes; requests with a longer one are answered 414. Default 2048.
+func MaxKeyLength(bytes int) CacheOption {
+	return cacheOption(func(c *cacheConfig) { c.maxKey = bytes })
+}
+
+// MaxEntrySize limits the body of an entry in bytes. A larger representation is refused: its key is destroyed, and it is
+// reported. Default 8 MiB.
+func MaxEntrySize(bytes int) CacheOption {
+	return cacheOption(func(c *cacheConfig) { c.maxEntry = bytes })
+}
+
+// MaxEntries limits how many entries each partition may have for requests to bring further ones into being, and how many
+// keys may be pending. Fill and Push are not limited by it. Default 10,000,000.
+func MaxEntries(n int) CacheOption {
+	return cacheOption(func(c *cacheConfig) { c.maxEntries = n })
+}
+
+// TombstoneLife sets how long a destroyed key keeps off writes that began before it was destroyed. It must be longer than
+// any render takes; writes that are older are refused and made again. At least one second, default ten minutes.
+func TombstoneLife(d time.Duration) CacheOption {
+	return cacheOption(func(c *cacheConfig) { c.tombstoneLife = d })
+}
+
+// LogLength sets how many records the change log of each partition keeps, approximately. Default 100,000.
+func LogLength(n int) CacheOption {
+	return cacheOption(func(c *cacheConfig) { c.logLength = n })
+}
+
+// StoreTimeout sets how long an operation on Redis may take before it counts as an outage, whatever the time-outs of the
+// client are. Default one second.
+func StoreTimeout(d time.Duration) CacheOption {
+	return cacheOption(func(c *cacheConfig) { c.timeout = d })
+}
+
+// ClaimLease sets after how long the renders of a process that has died are made by another. Running renders are
+// prolonged, however long they take. At least 10 ms, default five seconds.
+func ClaimLease(d time.Duration) CacheOption {
+	return cacheOption(func(c *cacheConfig) { c.claimLease = d })
+}
+
+// Logger sets where the Cache, and whatever uses it, logs. Default slog.Default().
+func Logger(l *slog.Logger) CacheOption {
+	return cacheOption(func(c *cacheConfig) { c.logger = l })
+}
+
+var validNamespace = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
+
+// require collects what is wrong with options.
+type require []error
+
+func (r *require) that(ok bool, format string, args ...any) {
+	if !ok {
+		*r = append(*r, fmt.Errorf("scales: "+format, args...))
+	}
+}
+
+func (r *require) err() error { return errors.Join(*r...) }
+
+func (c *cacheConfig) validate() (*url.URL, *canonical.Rules, error) {
+	var r require
+	r.that(validNamespace.MatchString(c.namespace), "option Namespace: %q is not 1 to 64 of A-Z a-z 0-9 . _ -", c.namespace)
+	r.that(c.partitions >= 1 && c.partitions <= 1024, "option Partitions: %d is not between 1 and 1024", c.partitions)
+	r.that(c.maxKey >= 1, "option MaxKeyLength: %d is not positive", c.maxKey)
+	r.that(c.maxEntry >= 1, "option MaxEntrySize: %d is not positive", c.maxEntry)
+	r.that(c.maxEntries >= 1, "option MaxEntries: %d is not positive", c.maxEntries)
+	r.that(c.tombstoneLife >= time.Second, "option TombstoneLife: %v is under one second", c.tombstoneLife)
+	r.that(c.logLength >= 1, "option LogLength: %d is not positive", c.logLength)
+	r.that(c.timeout > 0, "option StoreTimeout: %v is not positive", c.timeout)
+	r.that(c.claimLease >= 10*time.Millisecond, "option ClaimLease: %v is under 10 ms", c.claimLease)
+	r.that(c.logger != nil, "option Logger: nil")
+	origin, err := url.Parse(c.origin)
+	if err != nil || origin.Host == "" || origin.Scheme != "http" && origin.Scheme != "https" ||
+		strings.TrimSuffix(origin.Path, "/") != "" || origin.RawQuery != "" || origin.Fragment != "" || origin.User != nil {
+		r.that(false, "option Origin: %q is not scheme://host or scheme://host:port", c.origin)
+	}
+	rules := &canonical.Rules{QueryAll: c.queryAll, Query: c.query, MaxLength: c.maxKey}
+	if c.hosts != nil {
+		r.that(len(c.hosts) > 0, "option Hosts: no host is named")
+		for _, name := range c.hosts {
+			host, err := canonical.Host(name)
+			r.that(err == nil, "option Hosts: %q is not a host: %v", name, err)
+			rules.Hosts = append(rules.Hosts, host)
+		}
+	}
+	return origin, rules, r.err()
+}
+
+type serverConfig struct {
+	deadline    time.Duration
+	maxBody     int64
+	bodyTimeout time.Duration
+	maxQueue    int
+	delegate    func(*http.Request) bool
+	notFound    http.Handler
+	reserved    string
+}
+
+func defaultServerConfig() serverConfig {
+	return serverConfig{
+		deadline: 15 * time.Second, maxBody: 1 << 20, bodyTimeout: 10 * time.Second, maxQueue: 10_000, reserved: "/.scales/",
+	}
+}
+
+// Deadline sets how long a server waits for the reply to a job. A job that no worker has begun by then is withdrawn and
+// answered 503; one that is running is answered 504. Default 15 seconds.
+func Deadline(d time.Duration) ServerOption {
+	return serverOption(func(c *serverConfig) { c.deadline = d })
+}
+
+// MaxBody limits the body of a request in bytes; a larger one is answered 413. Default 1 MiB.
+func MaxBody(bytes int64) ServerOption {
+	return serverOption(func(c *serverConfig) { c.maxBody = bytes })
+}
+
+// BodyTimeout limits the time in which the body of a request must arrive; a slower one is answered 408. It needs a
+// ResponseWriter with SetReadDeadline, as those of net/http are. Default ten seconds.
+func BodyTimeout(d time.Duration) ServerOption {
+	return serverOption(func(c *serverConfig) { c.bodyTimeout = d })
+}
+
+// QueueLength limits how many jobs may wait and run at once; further ones are answered 503. Default 10,000.
+func QueueLength(n int) ServerOption {
+	return serverOption(func(c *serverConfig) { c.maxQueue = n })
+}
+
+// Delegate chooses the GET and HEAD requests that travel to a worker as jobs and are never stored: resources that cannot
+// be enumerated, such as "/search?q=…", or that depend on who asks, such as "/me". It is the declared exception to the
+// rule that reads do not reach the application. It must be safe for concurrent use.
+func Delegate(choose func(*http.Request) bool) ServerOption {
+	return serverOption(func(c *serverConfig) { c.delegate = choose })
+}
+
+// NotFound replaces the answer to a GET of what does not exist. The handler writes the status.
+func NotFound(h http.Handler) ServerOption {
+	return serverOption(func(c *serverConfig) { c.notFound = h })
+}
+
+// ReservedPrefix sets the beginning of the paths that the server keeps for itself; it begins and ends with a slash.
+// Default "/.scales/".
+func ReservedPrefix(path string) ServerOption {
+	return serverOption(func(c *serverConfig) { c.reserved = path })
+}
+
+func (c *serverConfig) validate() error {
+	var r require
+	r.that(c.deadline > 0, "option Deadline: %v is not positive", c.deadline)
+	r.that(c.maxBody >= 0, "option MaxBody: %d is negative", c.maxBody)
+	r.that(c.bodyTimeout > 0, "option BodyTimeout: %v is not positive", c.bodyTimeout)
+	r.that(c.maxQueue >= 1, "option QueueLength: %d is not positive", c.maxQueue)
+	r.that(len(c.reserved) > 2 && strings.HasPrefix(c.reserved, "/") && strings.HasSuffix(c.reserved, "/"),
+		"option ReservedPrefix: %q does not begin and end with a slash", c.reserved)
+	return r.err()
+}
+
+type renderConfig struct {
+	concurrency int
+	timeout     time.Duration
+}
+
+func defaultRenderConfig() renderConfig {
+	return renderConfig{concurrency: 16, timeout: 10 * time.Second}
+}
+
+// RenderConcurrency sets how many renders run at once in this process. Default 16.
+func RenderConcurrency(n int) RenderOption {
+	return renderOption(func(c *renderConfig) { c.concurrency = n })
+}
+
+// RenderTimeout limits the time of one render: its context ends then, and the last good entry stays. Default ten seconds.
+func RenderTimeout(d time.Duration) RenderOption {
+	return renderOption(func(c *renderConfig) { c.timeout = d })
+}
+
+func (c *renderConfig) validate(r *require, tombstoneLife time.Duration) {
+	r.that(c.concurrency >= 1, "option RenderConcurrency: %d is not positive", c.concurrency)
+	r.that(c.timeout > 0, "option RenderTimeout: %v is not positive", c.timeout)
+	r.that(c.timeout < tombstoneLife, "option RenderTimeout: %v is not under TombstoneLife, %v", c.timeout, tombstoneLife)
+}
+
+type workerConfig struct {
+	render       renderConfig
+	concurrency  int
+	jobTimeout   time.Duration
+	lease        time.Duration
+	maxReply     int64
+	maxDead      int
+	drainTimeout time.Duration
+}
+
+func defaultWorkerConfig() workerConfig {
+	return workerConfig{
+		render: defaultRenderConfig(), concurrency: 16, jobTimeout: 5 * time.Minute, lease: 5 * time.Second,
+		maxReply: 8 << 20, maxDead: 10_000, drainTimeout: 30 * time.Second,
+	}
+}
+
+// Concurrency sets how many jobs the application handles at once in this worker. Default 16.
+func Concurrency(n int) WorkerOption {
+	return workerOption(func(c *workerConfig) { c.concurrency = n })
+}
+
+// JobTimeout limits the time of one job: its context ends then. The job keeps its slot until its handler returns.
+// Default five minutes.
+func JobTimeout(d time.Duration) WorkerOption {
+	return workerOption(func(c *workerConfig) { c.jobTimeout = d })
+}
+
+// Lease sets how long the heartbeat of a worker may stand still before others take its jobs over. It should be shorter
+// than the Deadline of the servers. A job may take longer than it. At least 20 ms, default five seconds.
+func Lease(d time.Duration) WorkerOption {
+	return workerOption(func(c *workerConfig) { c.lease = d })
+}
+
+// MaxReply limits the body of a response to a job in bytes; a larger one is answered 502, although its writes count.
+// Default 8 MiB.
+func MaxReply(bytes int64) WorkerOption {
+	return workerOption(func(c *workerConfig) { c.maxReply = bytes })
+}
+
+// MaxDeadLetters sets how many dead letters are kept, approximately; the oldest go first. Default 10,000.
+func MaxDeadLetters(n int) WorkerOption {
+	return workerOption(func(c *workerConfig) { c.maxDead = n })
+}
+
+// DrainTimeout limits how long Run waits for jobs under way when its context has ended. Other workers finish what is left
+// then. Default 30 seconds.
+func DrainTimeout(d time.Duration) WorkerOption {
+	return workerOption(func(c *workerConfig) { c.drainTimeout = d })
+}
+
+func (c *workerConfig) validate(tombstoneLife time.Duration) error {
+	var r require
+	c.render.validate(&r, tombstoneLife)
+	r.that(c.concurrency >= 1, "option Concurrency: %d is not positive", c.concurrency)
+	r.that(c.jobTimeout > 0, "option JobTimeout: %v is not positive", c.jobTimeout)
+	r.that(c.lease >= 20*time.Millisecond, "option Lease: %v is under 20 ms", c.lease)
+	r.that(c.maxReply >= 1, "option MaxReply: %d is not positive", c.maxReply)
+	r.that(c.maxDead >= 1, "option MaxDeadLetters: %d is not positive", c.maxDead)
+	r.that(c.drainTimeout > 0, "option DrainTimeout: %v is not positive", c.drainTimeout)
+	return r.err()
+}
+
+type cacheFirstConfig struct {
+	render renderConfig
+	app    http.Handler
+}
+
+// RenderThrough names the handler through which the CacheFirst middleware renders. It is needed where the middleware does
+// not wrap the whole application, but single routes. Without it renders go through the handler that is wrapped.
+func RenderThrough(app http.Handler) CacheFirstOption {
+	return cacheFirstOption(func(c *cacheFirstConfig) { c.app = app })
+}
+
+type fillConfig struct {
+	parallel int
+	progress func(FillState)
+}
+
+// FillParallel sets how many keys a fill works on at once. Default four times the RenderConcurrency of the worker.
+func FillParallel(n int) FillOption {
+	return fillOption(func(c *fillConfig) { c.parallel = n })
+}
+
+// FillProgress sets a function that is called after each key, one call at a time.
+func FillProgress(report func(FillState)) FillOption {
+	return fillOption(func(c *fillConfig) { c.progress = report })
+}

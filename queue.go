@@ -1,0 +1,84 @@
+package scales
+
+import (
+	"context"
+	"iter"
+
+	"github.com/itscales/scales/internal/jobqueue"
+	"github.com/itscales/scales/internal/partition"
+)
+
+// A Queue is the way of the jobs from servers to workers. It is safe for concurrent use.
+type Queue struct{ cache *Cache }
+
+// QueueStats are the lengths of what the queue holds.
+type QueueStats struct {
+	Jobs        int // waiting or running
+	Decided     int // of these, the ones whose handler has returned and whose renders are under way
+	DeadLetters int
+	Workers     int
+	Pending     int // keys that wait for a render
+}
+
+// prefix of the keys in Redis: the queue lives in the slot of the first partition.
+func (c *Cache) queuePrefix() string { return partition.Prefix(c.config.namespace, 0) }
+
+// queueConfig is what servers and workers tell their end of the queue.
+func (c *Cache) queueConfig() jobqueue.Config {
+	return jobqueue.Config{
+		Client: c.rdb, Prefix: c.queuePrefix(), Meta: c.queuePrefix() + "meta", Timeout: c.config.timeout,
+		Logger: c.config.logger, Guards: c.config.queueGuards,
+	}
+}
+
+// Stats reads the lengths of what the queue holds. It is cheap enough to be called every second.
+func (q *Queue) Stats(ctx context.Context) (QueueStats, error) {
+	counts, err := jobqueue.Count(ctx, q.cache.rdb, q.cache.queuePrefix())
+	if err != nil {
+		return QueueStats{}, q.cache.unavailable(err)
+	}
+	stats := QueueStats{
+		Jobs: int(counts.Jobs), Decided: int(counts.Held), DeadLetters: int(counts.Dead), Workers: int(counts.Workers),
+	}
+	for _, p := range q.cache.store.All() {
+		n, err := p.Pending(ctx)
+		if err != nil {
+			return QueueStats{}, q.cache.unavailable(err)
+		}
+		stats.Pending += int(n)
+	}
+	return stats, nil
+}
+
+// A DeadLetter is a job that no worker will run (again): its worker died and it may not be repeated, or its record is
+// broken. Its effect is not known, and what its lost response would have named was not rendered: the cache may have
+// drifted from the application there.
+type DeadLetter struct {
+	ID      string // its place in the stream of dead letters
+	JobID   string
+	Reason  string
+	Request string // as HTTP/1.1 message text
+}
+
+// DeadLetters iterates over the dead letters, the oldest first. An error ends the iteration.
+func (q *Queue) DeadLetters(ctx context.Context) iter.Seq2[DeadLetter, error] {
+	const page = 100
+	return func(yield func(DeadLetter, error) bool) {
+		for after := ""; ; {
+			letters, err := jobqueue.DeadLetters(ctx, q.cache.rdb, q.cache.queuePrefix(), after, page)
+			if err != nil {
+				yield(DeadLetter{}, q.cache.unavailable(err))
+				return
+			}
+			for _, letter := range letters {
+				if !yield(DeadLetter(letter), nil) {
+					return
+				}
+				after = letter.ID
+			}
+			if len(letters) < page {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,285 @@
+package scales
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/itscales/scales/internal/canonical"
+	"github.com/itscales/scales/internal/field"
+	"github.com/itscales/scales/internal/jobqueue"
+	"github.com/itscales/scales/internal/message"
+	"github.com/itscales/scales/internal/problem"
+)
+
+// retention is how long replies that nobody reads are kept.
+const retention = time.Minute
+
+// A Server answers GET and HEAD from the cache and sends all other requests over the queue to workers. It is an
+// http.Handler, and safe for concurrent use.
+type Server struct {
+	cache    *Cache
+	config   serverConfig
+	producer *jobqueue.Producer
+
+	middleware []func(http.Handler) http.Handler
+	handler    http.Handler // the middleware around serve
+}
+
+var _ http.Handler = (*Server)(nil)
+
+// NewServer returns a server of the cache. It does no I/O.
+func NewServer(cache *Cache, opts ...ServerOption) (*Server, error) {
+	if cache == nil {
+		return nil, errors.New("scales: NewServer: nil cache")
+	}
+	config := defaultServerConfig()
+	for _, o := range opts {
+		o.applyServer(&config)
+	}
+	if err := config.validate(); err != nil {
+		return nil, err
+	}
+	queue := cache.queueConfig()
+	queue.MaxQueue, queue.Retention = config.maxQueue, config.deadline+retention
+	s := &Server{cache: cache, config: config, producer: jobqueue.NewProducer(queue)}
+	s.handler = http.HandlerFunc(s.serve)
+	return s, nil
+}
+
+// Use wraps the server into middleware, the first one outermost. It is called before the server serves.
+func (s *Server) Use(middleware ...func(http.Handler) http.Handler) {
+	s.middleware = append(s.middleware, middleware...)
+	s.handler = chain(s.middleware, http.HandlerFunc(s.serve))
+}
+
+// ServeHTTP answers a request.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
+
+// Close refuses further jobs and waits until those under way are answered, or ctx ends. It comes after
+// http.Server.Shutdown.
+func (s *Server) Close(ctx context.Context) error {
+	if err := s.producer.Close(ctx); err != nil {
+		return fmt.Errorf("scales: server: %w", err)
+	}
+	return nil
+}
+
+// serve reads like the table of answers in docs/DESIGN.md.
+func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
+	switch {
+	case strings.HasPrefix(r.URL.Path, s.config.reserved):
+		problem.Reserved(s.config.reserved).Write(w, r)
+	case r.Method == http.MethodTrace, r.Method == http.MethodConnect:
+		problem.MethodNotSupported(r.Method).Write(w, r)
+	case r.Method != http.MethodGet && r.Method != http.MethodHead:
+		s.forward(w, r)
+	case s.config.delegate != nil && s.config.delegate(r):
+		s.forward(w, r)
+	default:
+		s.read(w, r)
+	}
+}
+
+// read answers from the cache, and from nowhere else.
+func (s *Server) read(w http.ResponseWriter, r *http.Request) {
+	key, err := s.cache.rules.Request(r)
+	if err != nil {
+		refuseTarget(r, err, s.cache.config.maxKey).Write(w, r)
+		return
+	}
+	entry, err := s.cache.read(r.Context(), key)
+	switch {
+	case err == nil:
+		writeEntry(w, r, entry)
+	case errors.Is(err, ErrNotFound) && s.config.notFound != nil:
+		w.Header().Set("Cache-Control", "no-store")
+		s.config.notFound.ServeHTTP(w, r)
+	default:
+		s.cache.refuseRead(w, r, err)
+	}
+}
+
+// refuseRead answers a read that found no entry.
+func (c *Cache) refuseRead(w http.ResponseWriter, r *http.Request, err error) {
+	if errors.Is(err, ErrNotFound) {
+		problem.NotFound().Write(w, r)
+		return
+	}
+	w.Header().Set("Retry-After", "1")
+	switch {
+	case errors.Is(err, ErrNotFilled):
+		problem.NotFilled().Write(w, r)
+	case errors.Is(err, ErrLost):
+		problem.Lost().Write(w, r)
+	default:
+		c.config.logger.Warn("scales: a read was answered 503", "error", err)
+		problem.StoreUnreachable().Write(w, r)
+	}
+}
+
+func refuseTarget(r *http.Request, err error, limit int) problem.Problem {
+	switch {
+	case errors.Is(err, canonical.ErrTooLong):
+		return problem.TargetTooLong(limit)
+	case errors.Is(err, canonical.ErrHost):
+		return problem.Misdirected(r.Host)
+	}
+	return problem.MalformedTarget(err)
+}
+
+// writeEntry answers with an entry. The server is the origin towards its clients: there is no Age.
+func writeEntry(w http.ResponseWriter, r *http.Request, entry *message.Entry) {
+	header := w.Header()
+	field.Merge(header, entry.Header)
+	if entry.Header.Get("Cache-Control") == "" {
+		header.Set("Cache-Control", "no-cache")
+	}
+	header.Add("Cache-Status", "scales; hit")
+	writeBody(w, r, entry.Status, entry.Body)
+}
+
+// writeBody ends an answer. A Content-Type that is not there is not to be guessed again.
+func writeBody(w http.ResponseWriter, r *http.Request, status int, body []byte) {
+	header := w.Header()
+	if _, ok := header["Content-Type"]; !ok {
+		header["Content-Type"] = nil
+	}
+	if status != http.StatusNoContent && status != http.StatusNotModified && status != http.StatusResetContent {
+		header.Set("Content-Length", strconv.Itoa(len(body)))
+	}
+	w.WriteHeader(status)
+	if r.Method != http.MethodHead && len(body) > 0 {
+		_, _ = w.Write(body) // the client has gone
+	}
+}
+
+// forward sends a request over the queue and answers with the reply.
+func (s *Server) forward(w http.ResponseWriter, r *http.Request) {
+	if _, err := s.cache.rules.Request(r); err != nil {
+		refuseTarget(r, err, s.cache.config.maxKey).Write(w, r)
+		return
+	}
+	if err := s.producer.Admit(r.Context()); err != nil {
+		s.refuseJob(w, r, err)
+		return
+	}
+	body, refusal := s.readBody(w, r)
+	if refusal != nil {
+		refusal.Write(w, r)
+		return
+	}
+	job, err := jobOf(r, body)
+	if err != nil {
+		problem.MalformedTarget(err).Write(w, r)
+		return
+	}
+	text, err := s.producer.Do(r.Context(), job, s.config.deadline)
+	if err != nil {
+		s.refuseJob(w, r, err)
+		return
+	}
+	reply, err := message.ParseResponse([]byte(text))
+	if err != nil {
+		s.cache.config.logger.Error("scales: a reply cannot be decoded", "job", job.ID, "error", err)
+		problem.OutcomeUnknown().Write(w, r)
+		return
+	}
+	writeReply(w, r, reply)
+}
+
+// writeReply answers with what the application answered: every end-to-end field.
+func writeReply(w http.ResponseWriter, r *http.Request, reply *message.Response) {
+	field.RemoveHopByHop(reply.Header)
+	field.Merge(w.Header(), reply.Header)
+	if r.Method == http.MethodHead {
+		// What a GET would have had is for the application to say.
+		if _, ok := w.Header()["Content-Type"]; !ok {
+			w.Header()["Content-Type"] = nil
+		}
+		w.WriteHeader(reply.Status)
+		return
+	}
+	writeBody(w, r, reply.Status, reply.Body)
+}
+
+// readBody reads the body of a request, within the limits of size and time.
+func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, *problem.Problem) {
+	refuse := func(p problem.Problem) ([]byte, *problem.Problem) {
+		w.Header().Set("Connection", "close") // the rest of the body is not read
+		return nil, &p
+	}
+	if r.ContentLength > s.config.maxBody {
+		return refuse(problem.BodyTooLarge(s.config.maxBody))
+	}
+	if r.Body == nil || r.Body == http.NoBody {
+		return nil, nil
+	}
+	controller := http.NewResponseController(w)
+	if err := controller.SetReadDeadline(time.Now().Add(s.config.bodyTimeout)); err == nil {
+		// Without it net/http would take the client for gone while we wait for the reply.
+		defer func() { _ = controller.SetReadDeadline(time.Time{}) }()
+	}
+	body, err := io.ReadAll(io.LimitReader(r.Body, s.config.maxBody+1))
+	switch {
+	case int64(len(body)) > s.config.maxBody:
+		return refuse(problem.BodyTooLarge(s.config.maxBody))
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return refuse(problem.BodyTimeout(s.config.bodyTimeout))
+	case err != nil:
+		return refuse(problem.BodyIncomplete())
+	}
+	return body, nil
+}
+
+// jobOf returns the job that carries a request: everything end-to-end, and nothing that belongs to the connection.
+func jobOf(r *http.Request, body []byte) (jobqueue.Job, error) {
+	target := r.URL.EscapedPath()
+	if r.URL.RawQuery != "" || r.URL.ForceQuery {
+		target += "?" + r.URL.RawQuery
+	}
+	header := r.Header.Clone()
+	field.RemoveHopByHop(header)
+	header.Del("Expect") // it was answered here
+	scheme := "http"
+	if r.TLS != nil {
+		scheme = "https"
+	}
+	request, err := message.AppendRequest(nil, &message.Request{
+		Method: r.Method, Target: target, Host: r.Host, Header: header, Body: body,
+	})
+	return jobqueue.Job{ID: jobqueue.NewID(), Scheme: scheme, Remote: r.RemoteAddr, Request: string(request)}, err
+}
+
+// refuseJob answers a request that has no reply: 503 where it surely never runs, 504 where nobody knows.
+func (s *Server) refuseJob(w http.ResponseWriter, r *http.Request, err error) {
+	retry := func(p problem.Problem) {
+		w.Header().Set("Retry-After", "1")
+		p.Write(w, r)
+	}
+	switch {
+	case errors.Is(err, jobqueue.ErrFull):
+		retry(problem.QueueFull(s.config.maxQueue))
+	case errors.Is(err, jobqueue.ErrNoWorker):
+		retry(problem.NoWorker())
+	case errors.Is(err, jobqueue.ErrClosed):
+		w.Header().Set("Connection", "close")
+		retry(problem.Draining())
+	case errors.Is(err, jobqueue.ErrWithdrawn):
+		retry(problem.NotStarted(s.config.deadline))
+	case errors.Is(err, jobqueue.ErrUnavailable):
+		s.cache.config.logger.Warn("scales: a request was answered 503", "error", err)
+		retry(problem.StoreUnreachable())
+	case errors.Is(err, jobqueue.ErrRunning):
+		problem.StillRunning(s.config.deadline).Write(w, r)
+	default:
+		s.cache.config.logger.Warn("scales: a request was answered 504", "error", err)
+		problem.OutcomeUnknown().Write(w, r)
+	}
+}
