@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -47,9 +48,9 @@ func CacheFirst(cache *Cache, opts ...CacheFirstOption) func(http.Handler) http.
 	return func(next http.Handler) http.Handler {
 		f := &cacheFirst{cache: cache, next: next, rules: cache.stepRules(), single: config.app == nil}
 		f.patience = 2 * (config.render.timeout + cache.config.timeout)
-		app := next
-		if config.app != nil {
-			app = config.app
+		app := config.app
+		if app == nil {
+			app = http.HandlerFunc(f.render)
 		}
 		f.renderer = cache.newRenderer(config.render, app)
 		return f
@@ -67,6 +68,7 @@ type cacheFirst struct {
 	single   bool          // renders go through next
 	patience time.Duration // how long a response waits for renders
 	start    sync.Once
+	mount    atomic.Pointer[string] // the path below which the wrapped router of chi is mounted, once it is known
 }
 
 func (f *cacheFirst) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -101,6 +103,7 @@ func (f *cacheFirst) change(w http.ResponseWriter, r *http.Request) {
 		problem.Misconfigured("CacheFirst wraps a single route: it needs the option RenderThrough").Write(w, r)
 		return
 	}
+	f.noteMount(r)
 	f.start.Do(f.tend)
 	writer := newJobWriter(f.cache)
 	result := invoke.Serve(f.next, r.WithContext(writer.with(r.Context())), maxHeld)
@@ -163,6 +166,42 @@ func (f *cacheFirst) tend() {
 		defer close(ended)
 		f.renderer.Tend(ctx)
 	}()
+}
+
+// noteMount learns where the wrapped router of chi is mounted: chi tells a request what is left of its path.
+func (f *cacheFirst) noteMount(r *http.Request) {
+	if f.mount.Load() != nil {
+		return
+	}
+	prefix := ""
+	if c := chi.RouteContext(r.Context()); c != nil && c.RoutePath != "" {
+		prefix, _ = strings.CutSuffix(pathOf(r), c.RoutePath)
+	}
+	f.mount.Store(&prefix)
+}
+
+// render calls the wrapped handler for a page. A router of chi expects to find in the context what its ServeHTTP, which
+// runs before its middleware, has put there.
+func (f *cacheFirst) render(w http.ResponseWriter, r *http.Request) {
+	c := chi.NewRouteContext()
+	if prefix := f.mount.Load(); prefix != nil && *prefix != "" {
+		rest, ok := strings.CutPrefix(pathOf(r), *prefix)
+		if !ok {
+			// Another router has this page; a 404 of ours would destroy it.
+			http.Error(w, "the page is outside of the router that CacheFirst wraps", http.StatusBadGateway)
+			return
+		}
+		c.RoutePath = rest
+	}
+	f.next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), chi.RouteCtxKey, c)))
+}
+
+// pathOf returns the path that chi routes by.
+func pathOf(r *http.Request) string {
+	if r.URL.RawPath != "" {
+		return r.URL.RawPath
+	}
+	return r.URL.Path
 }
 
 // routed reports whether a router has chosen a single route for the request before it came here.

@@ -229,16 +229,14 @@ func (r *recorder) SetWriteDeadline(time.Time) error { return nil }
 // EnableFullDuplex has nothing to enable.
 func (r *recorder) EnableFullDuplex() error { return nil }
 
-// finish ends the response after the handler returned, and puts it into result.
+// finish does what is left to do after the handler, and puts the response into
+// the result.
 func (r *recorder) finish(result *Result) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	if r.status == 0 {
 		r.fix(http.StatusOK)
 	}
 	unsent := !r.flushed
 	r.send()
-	r.returned = true
 
 	coded := r.fixed.Get("Transfer-Encoding") != ""
 	for _, name := range []string{"Content-Length", "Transfer-Encoding", "Trailer"} {
@@ -263,13 +261,18 @@ func (r *recorder) finish(result *Result) {
 	}
 }
 
-// abandon ends a response that is none. A body over the limit may be why:
-// ReverseProxy panics when it cannot pass on what it reads.
-func (r *recorder) abandon(result *Result) {
+// end ends the response after the handler has ended, and puts what there is of
+// it into the result.
+func (r *recorder) end(result *Result) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	// ReverseProxy aborts when it cannot pass on what it reads. The body over the
+	// limit was first, and says more.
+	result.Aborted = result.Aborted && !r.tooLarge
+	if result.Panic == nil && !result.Aborted {
+		r.finish(result)
+	}
 	r.returned = true
-	result.TooLarge = r.tooLarge
 }
 
 // logf tells the server's log, if there is one, as net/http does.

@@ -11,7 +11,7 @@ import (
 )
 
 // Result is what came of a call. If Panic is not nil or Aborted is true, there
-// is no response, and besides them only Stack and TooLarge may be set.
+// is no response, and nothing else but Stack is set.
 type Result struct {
 	// Status is the status of the response, 200 to 999.
 	Status int
@@ -35,7 +35,8 @@ type Result struct {
 	// http.ErrAbortHandler or by runtime.Goexit.
 	Aborted bool
 
-	// TooLarge: the body was over the limit.
+	// TooLarge: the body was over the limit. Status and Header are set; that the
+	// handler aborted because of it, as ReverseProxy does, doesn't count.
 	TooLarge bool
 
 	// Short: the body has fewer bytes than the handler declared, so it was cut off
@@ -63,11 +64,7 @@ func Serve(h http.Handler, request *http.Request, maxBody int64) Result {
 	}()
 	<-done
 	cancel()
-	if result.Panic != nil || result.Aborted {
-		recorder.abandon(&result)
-	} else {
-		recorder.finish(&result)
-	}
+	recorder.end(&result)
 	if request.Body != nil {
 		_ = request.Body.Close() // what the body has to say is for who read it
 	}

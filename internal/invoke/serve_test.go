@@ -130,12 +130,24 @@ func TestTheBodyIsLimited(t *testing.T) {
 	}
 }
 
-func TestAProxiedBodyOverTheLimitIsTooLargeAndNotOnlyAborted(t *testing.T) {
+func TestAProxiedBodyOverTheLimitIsTooLargeAndNotAborted(t *testing.T) {
 	upstream := newServer(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "a/b")
+		w.WriteHeader(201)
 		io.WriteString(w, strings.Repeat("x", 100))
 	}))
 	result := serve(t, "GET", 10, proxyTo(t, upstream.URL).ServeHTTP)
-	if want := (invoke.Result{Aborted: true, TooLarge: true}); !reflect.DeepEqual(result, want) {
+	if !result.TooLarge || result.Aborted || result.Panic != nil || result.Status != 201 || result.Header.Get("Content-Type") != "a/b" || result.Body != nil {
+		t.Errorf("got %+v", result)
+	}
+}
+
+func TestAPanicAfterABodyOverTheLimitIsAPanic(t *testing.T) {
+	result := serve(t, "GET", 10, func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, strings.Repeat("x", 100))
+		panic("broken")
+	})
+	if result.Panic != "broken" || result.TooLarge || result.Status != 0 {
 		t.Errorf("got %+v", result)
 	}
 }
