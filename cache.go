@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"log/slog"
+	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 
@@ -28,9 +31,13 @@ type Cache struct {
 	rules  *canonical.Rules
 	store  *partition.Store
 
+	// httpServer is what handlers find under http.ServerContextKey; without it httputil.ReverseProxy hides that an
+	// upstream broke. It serves nothing.
+	httpServer *http.Server
+
 	mu     sync.Mutex
 	closed bool
-	closes []func(context.Context)
+	closes []func()
 	kicks  map[*render.Renderer]struct{} // renderers of this process that look for pending keys
 }
 
@@ -55,6 +62,7 @@ func NewCache(rdb redis.UniversalClient, opts ...CacheOption) (*Cache, error) {
 		return nil, err
 	}
 	c := &Cache{rdb: rdb, config: config, origin: origin, rules: rules, kicks: make(map[*render.Renderer]struct{})}
+	c.httpServer = &http.Server{ErrorLog: slog.NewLogLogger(config.logger.Handler(), slog.LevelWarn)}
 	c.store = partition.New(partition.Config{
 		Client: rdb, Namespace: config.namespace, Partitions: config.partitions, TombstoneLife: config.tombstoneLife,
 		ClaimLease: config.claimLease, LogLength: config.logLength, MaxEntries: config.maxEntries,
@@ -181,6 +189,14 @@ func (c *Cache) read(ctx context.Context, key string) (*message.Entry, error) {
 	return nil, fmt.Errorf("%w: %s", ErrNotFound, key)
 }
 
+// exists reports whether a canonical key has an entry or a tombstone. When in doubt it does: a render tells.
+func (c *Cache) exists(key string) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), c.config.timeout)
+	defer cancel()
+	found, err := c.store.Of(key).Read(ctx, key)
+	return err != nil || found.Exists || found.Lost
+}
+
 func (c *Cache) parse(key string) (string, error) {
 	canonicalKey, err := c.rules.Parse(key)
 	if err != nil {
@@ -260,6 +276,20 @@ func (c *Cache) commit(ctx context.Context, operations []partition.Operation) er
 	}
 	c.kickRenderers()
 	return errors.Join(problems...)
+}
+
+// pend makes the keys of a request that failed pending. What finds no room is logged: only an outage is an error.
+func (c *Cache) pend(ctx context.Context, keys []string) error {
+	operations := make([]partition.Operation, len(keys))
+	for i, key := range keys {
+		operations[i] = partition.Operation{Kind: partition.OpPend, Key: key, Limited: true}
+	}
+	err := c.commit(ctx, operations)
+	if errors.Is(err, ErrUnavailable) || err == nil {
+		return err
+	}
+	c.config.logger.Error("scales: keys could not be made pending; the cache may have drifted", "error", err)
+	return nil
 }
 
 // Ticket takes a ticket for exact pushes.
@@ -366,8 +396,8 @@ func (c *Cache) Close(ctx context.Context) error {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		for _, stop := range closes {
-			stop(ctx)
+		for _, stop := range slices.Backward(closes) { // what began last ends first
+			stop()
 		}
 		c.store.Close()
 	}()
@@ -379,15 +409,17 @@ func (c *Cache) Close(ctx context.Context) error {
 	}
 }
 
-// onClose registers what Close has to stop. False means that the cache is closed already.
-func (c *Cache) onClose(stop func(context.Context)) bool {
+// onClose registers what Close has to stop. Of a cache that is closed it is stopped at once.
+func (c *Cache) onClose(stop func()) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
-		return false
+	closed := c.closed
+	if !closed {
+		c.closes = append(c.closes, stop)
 	}
-	c.closes = append(c.closes, stop)
-	return true
+	c.mu.Unlock()
+	if closed {
+		stop()
+	}
 }
 
 // tending registers a renderer that looks for pending keys, until the returned function is called.

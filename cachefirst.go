@@ -13,7 +13,6 @@ import (
 
 	"github.com/itscales/scales/internal/field"
 	"github.com/itscales/scales/internal/invoke"
-	"github.com/itscales/scales/internal/partition"
 	"github.com/itscales/scales/internal/problem"
 	"github.com/itscales/scales/internal/render"
 	"github.com/itscales/scales/internal/step"
@@ -135,11 +134,7 @@ func (f *cacheFirst) pay(ctx context.Context, owed step.Owed) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), f.patience)
 	defer cancel()
 	if len(owed.Pending) > 0 {
-		operations := make([]partition.Operation, len(owed.Pending))
-		for i, key := range owed.Pending {
-			operations[i] = partition.Operation{Kind: partition.OpPend, Key: key, Limited: true}
-		}
-		if err := f.cache.commit(ctx, operations); err != nil {
+		if err := f.cache.pend(ctx, owed.Pending); err != nil {
 			f.cache.config.logger.Error("scales: keys could not be made pending; the cache may have drifted", "error", err)
 		}
 	}
@@ -153,19 +148,15 @@ func (f *cacheFirst) tend() {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	untend := f.cache.tending(f.renderer)
-	open := f.cache.onClose(func(context.Context) {
+	go func() {
+		defer close(ended)
+		f.renderer.Tend(ctx, ctx)
+	}()
+	f.cache.onClose(func() {
 		cancel()
 		untend()
 		<-ended
-		f.renderer.Close()
 	})
-	if !open {
-		cancel()
-	}
-	go func() {
-		defer close(ended)
-		f.renderer.Tend(ctx)
-	}()
 }
 
 // noteMount learns where the wrapped router of chi is mounted: chi tells a request what is left of its path.
@@ -204,14 +195,12 @@ func pathOf(r *http.Request) string {
 	return r.URL.Path
 }
 
-// routed reports whether a router has chosen a single route for the request before it came here.
+// routed reports whether a router has chosen a single route for the request before it came here. Patterns of many routes
+// end with a slash or "...}" (http.ServeMux) or with a wildcard (chi).
 func routed(r *http.Request) bool {
-	if r.Pattern != "" && !strings.HasSuffix(r.Pattern, "/") {
-		return true
+	pattern := r.Pattern
+	if c := chi.RouteContext(r.Context()); c != nil && len(c.RoutePatterns) > 0 {
+		pattern = c.RoutePatterns[len(c.RoutePatterns)-1]
 	}
-	if c := chi.RouteContext(r.Context()); c != nil {
-		pattern := c.RoutePattern()
-		return pattern != "" && !strings.HasSuffix(pattern, "/*") && pattern != "/"
-	}
-	return false
+	return pattern != "" && !strings.HasSuffix(pattern, "/") && !strings.HasSuffix(pattern, "*") && !strings.HasSuffix(pattern, "...}")
 }

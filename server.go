@@ -241,6 +241,9 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, *prob
 // jobOf returns the job that carries a request: everything end-to-end, and nothing that belongs to the connection.
 func jobOf(r *http.Request, body []byte) (jobqueue.Job, error) {
 	target := r.URL.EscapedPath()
+	if !strings.HasPrefix(target, "/") {
+		target = "/" + target // http.StripPrefix may take it
+	}
 	if r.URL.RawQuery != "" || r.URL.ForceQuery {
 		target += "?" + r.URL.RawQuery
 	}

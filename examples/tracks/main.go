@@ -31,6 +31,9 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
 )
 
 // Exit statuses.
@@ -41,6 +44,8 @@ const (
 )
 
 func main() {
+	// Each failure of Redis is an error to somebody, who logs it; the client need not log it as well.
+	redis.SetLogger(&logging.VoidLogger{})
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// The first signal drains; a second one finds the default again and ends the process.
 	context.AfterFunc(ctx, stop)
@@ -63,6 +68,9 @@ func run(ctx context.Context, arguments []string, stdout, stderr io.Writer) int 
 		stderr:   stderr,
 	}
 	err = p.roles()[settings.role](ctx)
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) && p.role != "fill" {
+		err = nil // told to stop before it was ready; only a fill has something to finish
+	}
 	var usage *usageError
 	if errors.As(err, &usage) {
 		fmt.Fprintf(stderr, "tracks: %v\n", err)

@@ -20,6 +20,8 @@ const (
 	redisConnections = 64
 	// redisPingTimeout is how long a process that needs Redis waits for it at its start.
 	redisPingTimeout = 5 * time.Second
+	// embeddedTick is how often keys of the embedded Redis grow older.
+	embeddedTick = 100 * time.Millisecond
 )
 
 // connectRedis makes a client of the Redis that the flags name, or of one inside this process if they name none.
@@ -57,18 +59,46 @@ func (s settings) connectRedis() (client redis.UniversalClient, closeRedis func(
 		}
 		client = newClient(options, unannounced)
 	default:
-		embedded := miniredis.NewMiniRedis()
-		embedded.ClockTTL(true) // otherwise nothing in it would ever expire
-		if err := embedded.Start(); err != nil {
-			return nil, nil, fmt.Errorf("starting the embedded Redis: %w", err)
+		embedded, closeEmbedded, err := startEmbeddedRedis()
+		if err != nil {
+			return nil, nil, err
 		}
 		client = newClient(&redis.Options{Addr: embedded.Addr()}, unannounced)
 		return client, func() error {
-			defer embedded.Close()
+			defer closeEmbedded()
 			return client.Close()
 		}, nil
 	}
 	return client, client.Close, nil
+}
+
+// startEmbeddedRedis starts a Redis inside this process, and the clock by which its keys expire.
+func startEmbeddedRedis() (embedded *miniredis.Miniredis, closeEmbedded func(), err error) {
+	embedded = miniredis.NewMiniRedis()
+	if err := embedded.Start(); err != nil {
+		return nil, nil, fmt.Errorf("starting the embedded Redis: %w", err)
+	}
+	ticker := time.NewTicker(embeddedTick)
+	stop := make(chan struct{})
+	clock := begin(func() error {
+		last := time.Now()
+		for {
+			select {
+			case <-stop:
+				return nil
+			case now := <-ticker.C:
+				// Its own way to follow the clock, ClockTTL, goes through all keys with every command.
+				embedded.FastForward(now.Sub(last))
+				last = now
+			}
+		}
+	})
+	return embedded, func() {
+		ticker.Stop()
+		close(stop)
+		<-clock.done
+		embedded.Close()
+	}, nil
 }
 
 // newClient makes a client of one Redis. What a URL has set in options stays.

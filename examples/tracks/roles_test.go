@@ -9,8 +9,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/alicebob/miniredis/v2"
 )
 
 // browser sends requests to a server, follows no redirects and keeps no connections.
@@ -120,13 +118,39 @@ func TestAllInOneProcess(t *testing.T) {
 // someRedis starts an embedded Redis and returns its URL.
 func someRedis(t *testing.T) string {
 	t.Helper()
-	embedded := miniredis.NewMiniRedis()
-	embedded.ClockTTL(true)
-	if err := embedded.Start(); err != nil {
+	embedded, closeEmbedded, err := startEmbeddedRedis()
+	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(embedded.Close)
+	t.Cleanup(closeEmbedded)
 	return "redis://" + embedded.Addr()
+}
+
+func TestKeysOfTheEmbeddedRedisExpire(t *testing.T) {
+	client, closeClient, err := settings{redisURL: someRedis(t)}.connectRedis()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := closeClient(); err != nil {
+			t.Error(err)
+		}
+	}()
+	if err := client.Set(t.Context(), "key", "value", 50*time.Millisecond).Err(); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(time.Minute); ; {
+		left, err := client.Exists(t.Context(), "key").Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if left == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the key does not expire")
+		}
+	}
 }
 
 func TestModulesApart(t *testing.T) {
@@ -191,7 +215,7 @@ func TestAFillThatIsStoppedIsAFailure(t *testing.T) {
 	}
 }
 
-func TestAllStopsWhileItFills(t *testing.T) {
+func TestAllStopsBeforeItIsReady(t *testing.T) {
 	p := start(t, "-role", "all", "-listen", "127.0.0.1:0", "-db", filepath.Join(t.TempDir(), "tracks.db"), "-render-delay", "2s")
 	p.end(t, exitDone)
 	select {

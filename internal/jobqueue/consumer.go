@@ -11,6 +11,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/itscales/scales/internal/batch"
+	"github.com/itscales/scales/internal/streamid"
 )
 
 // fetchBlock is how long a fetch waits for jobs, and so how long a drain waits for a fetch.
@@ -334,8 +335,9 @@ func (c *Consumer) sendSettlesOf(consumer string, steps []settle, indexes []int,
 	defer cancel()
 	keys := []string{c.keys.jobs, c.keys.held, c.keys.owed, c.keys.dead, c.keys.statistics}
 	streams := make(map[string]int)
-	args := make([]any, 0, 3+7*len(indexes))
-	args = append(args, consumer, c.config.Retention.Milliseconds(), c.config.MaxDead)
+	args := make([]any, 0, 5+7*len(indexes))
+	args = append(args, consumer, c.config.Retention.Milliseconds(), c.config.MaxDead, "", "")
+	oldest, newest := steps[indexes[0]].delivery.StreamID, steps[indexes[0]].delivery.StreamID
 	for _, i := range indexes {
 		s := &steps[i]
 		at, ok := streams[s.delivery.Server]
@@ -344,17 +346,27 @@ func (c *Consumer) sendSettlesOf(consumer string, steps []settle, indexes []int,
 			at = len(keys)
 			streams[s.delivery.Server] = at
 		}
+		if streamid.Less(s.delivery.StreamID, oldest) {
+			oldest = s.delivery.StreamID
+		} else if streamid.Less(newest, s.delivery.StreamID) {
+			newest = s.delivery.StreamID
+		}
 		args = append(args, s.kind, s.delivery.StreamID, s.delivery.Deliveries, s.delivery.ID, at, s.first, s.second)
 	}
-	reply, err := run(ctx, c.config.Client, c.scripts.settle, keys, args)
+	args[3], args[4] = oldest, newest
+	gone, err := run(ctx, c.config.Client, c.scripts.settle, keys, args)
 	if err != nil {
 		return err
 	}
-	if err := expect(reply, len(indexes), "settle"); err != nil {
-		return err
+	for _, i := range indexes {
+		results[i] = true
 	}
-	for n, i := range indexes {
-		results[i] = text(reply[n]) == "ok"
+	for _, n := range gone {
+		if at := number(n); at < 0 || at >= int64(len(indexes)) {
+			return fmt.Errorf("settle script: job %d of %d", at, len(indexes))
+		} else {
+			results[indexes[at]] = false
+		}
 	}
 	return nil
 }

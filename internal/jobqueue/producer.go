@@ -380,10 +380,11 @@ func (p *Producer) deliver(messages []redis.XMessage) {
 	defer p.mu.Unlock()
 	for _, message := range messages {
 		p.read = message.ID
-		id := text(message.Values["id"])
-		if waiter, ok := p.waiting[id]; ok {
-			delete(p.waiting, id)
-			waiter <- text(message.Values["reply"])
+		for id, reply := range message.Values {
+			if waiter, ok := p.waiting[id]; ok {
+				delete(p.waiting, id)
+				waiter <- text(reply)
+			}
 		}
 	}
 }
@@ -408,7 +409,7 @@ func (p *Producer) Close(ctx context.Context) error {
 	// The reader blocks in Redis: an empty record wakes it, and the stream goes with us.
 	timeout, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.config.Timeout)
 	defer cancel()
-	_ = p.config.Client.XAdd(timeout, &redis.XAddArgs{Stream: p.keys.replies, Values: []string{"id", "", "reply", ""}}).Err()
+	_ = p.config.Client.XAdd(timeout, &redis.XAddArgs{Stream: p.keys.replies, Values: []string{"", ""}}).Err()
 	p.readers.Wait()
 	_ = p.config.Client.Del(timeout, p.keys.replies).Err() // it expires by itself where this fails
 	return err

@@ -60,31 +60,38 @@ end
 //	returns {now in µs, then for each job: its stream id, 'full' or 'late'}
 const enqueueScript = `
 local jobs, seen, replies = KEYS[1], KEYS[2], KEYS[4]
-local reply = {fixed(now)}
+local server = string.match(replies, '[^:]*$')
 local late = now > tonumber(ARGV[1])
+local ids = {}
+for a = 5, #ARGV, 5 do ids[#ids + 1] = ARGV[a] end
+local known = CHECK_SEEN and redis.call('HMGET', seen, unpack(ids)) or {}
+local length, longest = redis.call('XLEN', jobs), tonumber(ARGV[2])
+local reply, added, records = {fixed(now)}, {}, {}
+for i, id in ipairs(ids) do
+  local at = known[i] or CHECK_SEEN and added[id]
+  if not at and late then
+    at = 'late'
+  elseif not at and length >= longest then
+    at = 'full'
+  elseif not at then
+    local a = 5 * i
+    at = redis.call('XADD', jobs, '*', 'id', id, 'server', server, 'deadline', ARGV[a + 1],
+      'scheme', ARGV[a + 2], 'remote', ARGV[a + 3], 'request', ARGV[a + 4])
+    added[id] = at
+    records[#records + 1] = id
+    records[#records + 1] = at
+    length = length + 1
+  end
+  reply[#reply + 1] = at
+end
+if #records > 0 then
+  redis.call('HSET', seen, unpack(records))
+  redis.call('PEXPIRE', seen, 60000)
+end
 if not late then
   redis.call('UNLINK', KEYS[3])
   if ARGV[3] ~= '' then redis.call('XTRIM', replies, 'MINID', ARGV[3]) end
 end
-local length = redis.call('XLEN', jobs)
-for a = 5, #ARGV, 5 do
-  local id = ARGV[a]
-  local known = CHECK_SEEN and redis.call('HGET', seen, id)
-  if known then
-    reply[#reply + 1] = known
-  elseif late then
-    reply[#reply + 1] = 'late'
-  elseif length >= tonumber(ARGV[2]) then
-    reply[#reply + 1] = 'full'
-  else
-    local at = redis.call('XADD', jobs, '*', 'id', id, 'server', string.match(replies, '[^:]*$'), 'deadline', ARGV[a + 1],
-      'scheme', ARGV[a + 2], 'remote', ARGV[a + 3], 'request', ARGV[a + 4])
-    redis.call('HSET', seen, id, at)
-    length = length + 1
-    reply[#reply + 1] = at
-  end
-end
-redis.call('PEXPIRE', seen, 60000)
 redis.call('PEXPIRE', replies, ARGV[4])
 return reply
 `
@@ -221,21 +228,31 @@ return reply
 const settleScript = `
 local jobs, held, owed, dead, statistics = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local worker = ARGV[1]
+
+local owns = {}
+local most = (#ARGV - 5) / 7 * 2 + 16
+local pending = list(redis.pcall('XPENDING', jobs, group, ARGV[4], ARGV[5], most, worker))
+for _, job in ipairs(pending) do owns[job[1]] = job[4] end
 local function mine(id, deliveries)
+  if owns[id] then return not CHECK_TOKEN or owns[id] == deliveries end
+  if CHECK_TOKEN and #pending < most then return false end
   local owner = owner_of(jobs, id)
   if not owner then return false end
-  return not CHECK_TOKEN or owner[2] == worker and owner[4] == tonumber(deliveries)
+  return not CHECK_TOKEN or owner[2] == worker and owner[4] == deliveries
 end
+
+local done, acknowledged, answers = {}, {}, {}
 local function answer(stream, job, reply)
-  redis.call('XADD', KEYS[tonumber(stream)], 'MAXLEN', '~', 100000, '*', 'id', job, 'reply', reply)
-  redis.call('PEXPIRE', KEYS[tonumber(stream)], ARGV[2])
+  local to = answers[stream] or {}
+  answers[stream] = to
+  to[#to + 1] = job
+  to[#to + 1] = reply
 end
 local function acknowledge(id)
-  redis.call('XACK', jobs, group, id)
-  redis.call('XDEL', jobs, id)
-  redis.call('HDEL', held, id)
-  redis.call('HDEL', owed, id)
+  done[id] = true
+  acknowledged[#acknowledged + 1] = id
 end
+
 local does = {}
 does.decide = function(id, job, stream, first, second)
   redis.call('HSET', held, id, first)
@@ -259,14 +276,26 @@ does.bury = function(id, job, stream, first, second)
   if first ~= '' then answer(stream, job, first) end
   acknowledge(id)
 end
-local reply = {}
-for a = 4, #ARGV, 7 do
-  if mine(ARGV[a + 1], ARGV[a + 2]) then
-    does[ARGV[a]](ARGV[a + 1], ARGV[a + 3], ARGV[a + 4], ARGV[a + 5], ARGV[a + 6])
-    reply[#reply + 1] = 'ok'
+local gone = {}
+for a = 6, #ARGV, 7 do
+  local id = ARGV[a + 1]
+  if not done[id] and mine(id, tonumber(ARGV[a + 2])) then
+    does[ARGV[a]](id, ARGV[a + 3], ARGV[a + 4], ARGV[a + 5], ARGV[a + 6])
   else
-    reply[#reply + 1] = 'gone'
+    gone[#gone + 1] = (a - 6) / 7
   end
 end
-return reply
+
+for stream, to in pairs(answers) do
+  local replies = KEYS[tonumber(stream)]
+  redis.call('XADD', replies, 'MAXLEN', '~', 100000, '*', unpack(to))
+  redis.call('PEXPIRE', replies, ARGV[2])
+end
+if #acknowledged > 0 then
+  redis.call('XACK', jobs, group, unpack(acknowledged))
+  redis.call('XDEL', jobs, unpack(acknowledged))
+  redis.call('HDEL', held, unpack(acknowledged))
+  redis.call('HDEL', owed, unpack(acknowledged))
+end
+return gone
 `

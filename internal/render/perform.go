@@ -38,8 +38,13 @@ const (
 
 // Perform does the work and returns when all of it can be seen in the cache. What it renders itself becomes visible
 // together with the writes, in one step per partition; for keys that others are rendering it waits for the next render.
-// Outages of Redis are waited for. When ctx ends first, the renders go on without the caller.
+// Outages of Redis are waited for. When ctx ends first, the renders go on without the caller. When the renderer is
+// closed, that is the error, and nobody knows what was done.
 func (r *Renderer) Perform(ctx context.Context, work Work) ([]Result, error) {
+	if !r.enter() {
+		return nil, errClosed
+	}
+	defer r.work.Done()
 	var leads, waits []*flight
 	for _, need := range work.Needs {
 		f, lead, follow := r.share.join(need.Key, need.Limited)
@@ -79,6 +84,9 @@ func (r *Renderer) Perform(ctx context.Context, work Work) ([]Result, error) {
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
+	}
+	if r.stopped.Err() != nil {
+		return nil, errClosed
 	}
 	return results, nil
 }

@@ -32,14 +32,15 @@ type Config struct {
 	Store    *partition.Store
 	App      http.Handler
 	Rules    *canonical.Rules
-	Origin   *url.URL                                    // scheme and host of every render
-	Mark     func(context.Context) context.Context       // marks the context of a render
-	Limit    int                                         // renders at once
-	Timeout  time.Duration                               // of one render
-	MaxEntry int                                         // largest body, in bytes
-	Lease    time.Duration                               // of a claim; that of the store
-	Retry    time.Duration                               // delay after the first failure of a render
-	Logger   *slog.Logger                                //
+	Origin   *url.URL                                         // scheme and host of every render
+	Server   *http.Server                                     // what handlers find under http.ServerContextKey
+	Mark     func(context.Context) context.Context            // marks the context of a render
+	Limit    int                                              // renders at once
+	Timeout  time.Duration                                    // of one render
+	MaxEntry int                                              // largest body, in bytes
+	Lease    time.Duration                                    // of a claim; that of the store
+	Retry    time.Duration                                    // delay after the first failure of a render
+	Logger   *slog.Logger                                     //
 	Pause    func(ctx context.Context, at Moment, key string) // called at every step; tests use it to crash and to wait
 }
 
@@ -66,10 +67,13 @@ type Renderer struct {
 	held   held
 	kick   chan struct{}
 
-	stopped context.Context
-	stop    context.CancelFunc
-	work    sync.WaitGroup
+	stopped  context.Context
+	stop     context.CancelFunc
+	entering sync.Mutex // keeps the first of work from beginning while Close waits for the last
+	work     sync.WaitGroup
 }
+
+var errClosed = errors.New("the renderer was closed")
 
 // New returns a renderer; it does no I/O.
 func New(config Config) *Renderer {
@@ -82,10 +86,25 @@ func New(config Config) *Renderer {
 	return r
 }
 
-// Close stops what still runs in the background. What it leaves unfinished is pending again when its claims expire.
+// Close stops what is under way, and waits for its goroutines. What it leaves unfinished is pending again when its
+// claims expire.
 func (r *Renderer) Close() {
+	r.entering.Lock()
 	r.stop()
+	r.entering.Unlock()
 	r.work.Wait()
+}
+
+// enter counts the caller as work that Close waits for, until it calls r.work.Done. False means that the renderer was
+// closed.
+func (r *Renderer) enter() bool {
+	r.entering.Lock()
+	defer r.entering.Unlock()
+	if r.stopped.Err() != nil {
+		return false
+	}
+	r.work.Add(1)
+	return true
 }
 
 // State says how the render of a key ended.
@@ -169,35 +188,29 @@ func (r *Renderer) call(key string) (invoke.Result, error) {
 	}
 	call := invoke.Call{
 		Method: http.MethodGet, Target: target, Host: host, Scheme: r.config.Origin.Scheme, RemoteAddr: remoteAddr,
-		Header: http.Header{"Accept": {"*/*"}},
+		Server: r.config.Server, Header: http.Header{"Accept": {"*/*"}},
 	}
 	ctx, cancel := context.WithTimeout(r.config.Mark(r.stopped), r.config.Timeout)
+	defer cancel()
 	request, err := call.Request(ctx)
 	if err != nil {
-		cancel()
 		<-r.slots
 		return invoke.Result{}, err
 	}
 	answered := make(chan invoke.Result, 1)
 	go func() {
-		defer cancel()
 		defer func() { <-r.slots }()
 		answered <- invoke.Serve(r.config.App, request, int64(r.config.MaxEntry))
 	}()
 	select {
 	case answer := <-answered:
-		return answer, nil
+		if ctx.Err() == nil {
+			return answer, nil // a handler that its context has cut short may answer with anything
+		}
 	case <-ctx.Done():
 	}
-	select {
-	case answer := <-answered: // the handler heard of it, or was just done
-		if ctx.Err() == nil || answer.Status < 500 {
-			return answer, nil
-		}
-	case <-time.After(100 * time.Millisecond):
-	}
 	if r.stopped.Err() != nil {
-		return invoke.Result{}, errors.New("the renderer was closed")
+		return invoke.Result{}, errClosed
 	}
 	return invoke.Result{}, fmt.Errorf("no answer within %v (option RenderTimeout)", r.config.Timeout)
 }

@@ -20,8 +20,9 @@ func (r *Renderer) Kick() {
 }
 
 // Tend renders pending keys that nobody waits for, until ctx ends: what crashed processes left, what failed, what
-// programs asked for. It uses half of the slots, so that the renders of user writes go first.
-func (r *Renderer) Tend(ctx context.Context) {
+// programs asked for. It uses half of the slots, so that the renders of user writes go first. It returns when its last
+// render is committed, or when patience ends.
+func (r *Renderer) Tend(ctx, patience context.Context) {
 	ticker := time.NewTicker(tendInterval)
 	defer ticker.Stop()
 	busy := make(chan struct{}, max(1, r.config.Limit/2))
@@ -34,8 +35,12 @@ func (r *Renderer) Tend(ctx context.Context) {
 		case <-ticker.C:
 		case <-r.kick:
 		case <-ctx.Done():
-			for range cap(busy) { // wait for what still runs
-				busy <- struct{}{}
+			for range cap(busy) {
+				select {
+				case busy <- struct{}{}:
+				case <-patience.Done():
+					return
+				}
 			}
 			return
 		}
@@ -44,6 +49,10 @@ func (r *Renderer) Tend(ctx context.Context) {
 
 // tendOnce claims as many due keys as there is room for and reports whether there may be more.
 func (r *Renderer) tendOnce(ctx context.Context, busy chan struct{}) (more bool) {
+	if !r.enter() {
+		return false
+	}
+	defer r.work.Done()
 	for _, p := range r.config.Store.All() {
 		if ctx.Err() != nil {
 			return false

@@ -1,0 +1,137 @@
+package scales_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/itscales/scales"
+	"github.com/itscales/scales/internal/redistest"
+)
+
+// embedded starts a service that CacheFirst wraps.
+func embedded(t *testing.T, cache *scales.Cache, service http.Handler) *system {
+	t.Helper()
+	web := httptest.NewServer(service)
+	t.Cleanup(web.Close)
+	return &system{t: t, cache: cache, url: web.URL}
+}
+
+func TestCacheFirstServesHitsAndKeepsThemCurrent(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient, partitions int) {
+		app := newShelf()
+		cache := newCache(t, rdb, scales.Partitions(partitions))
+		service := scales.CacheFirst(cache)(app)
+		s := embedded(t, cache, service)
+		s.send("GET", "/books", "").is(t, 200, "0 books")
+		s.send("GET", "/books", "").is(t, 200, "0 books")
+		if n := app.rendered("/books"); n != 2 {
+			t.Errorf("a miss was stored: the application was asked %d times", n)
+		}
+		worker := must(scales.NewWorker(cache, service))(t)
+		if _, err := worker.Fill(context.Background(), maps.All(keys("/books"))); err != nil {
+			t.Fatal(err)
+		}
+		hit := s.send("GET", "/books", "").is(t, 200, "0 books")
+		if hit.Header.Get("Cache-Status") != "scales; hit" || app.rendered("/books") != 3 {
+			t.Errorf("after a fill: %v, asked %d times", hit.Header, app.rendered("/books"))
+		}
+		s.send("POST", "/books", "Emma").is(t, 201, "")
+		s.send("GET", "/books", "").is(t, 200, "1 books")
+		if got := s.send("GET", "/books/1", "").is(t, 200, "Emma"); got.Header.Get("Cache-Status") == "" {
+			t.Error("what was created is not in the cache")
+		}
+		s.send("DELETE", "/books/1", "").is(t, 204, "")
+		s.send("GET", "/books/1", "").is(t, 404, "404 page not found\n")
+		s.send("GET", "/books", "").is(t, 200, "0 books")
+	})
+}
+
+func TestCacheFirstInARouterOfChi(t *testing.T) {
+	app := newShelf()
+	for name, build := range map[string]func(*scales.Cache) (service http.Handler, prefix string){
+		"the whole router": func(c *scales.Cache) (http.Handler, string) {
+			r := chi.NewRouter()
+			r.Use(scales.CacheFirst(c))
+			r.Handle("/*", app)
+			return r, ""
+		},
+		"a mounted router": func(c *scales.Cache) (http.Handler, string) {
+			r := chi.NewRouter()
+			r.Route("/shop", func(r chi.Router) {
+				r.Use(scales.CacheFirst(c))
+				r.Handle("/*", http.StripPrefix("/shop", app))
+			})
+			return r, "/shop"
+		},
+		"single routes": func(c *scales.Cache) (http.Handler, string) {
+			r := chi.NewRouter()
+			r = r.With(scales.CacheFirst(c, scales.RenderThrough(app))).(*chi.Mux)
+			r.Get("/books", app.ServeHTTP)
+			r.Get("/books/{id}", app.ServeHTTP)
+			r.Put("/books/{id}", app.ServeHTTP)
+			return r, ""
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cache := newCache(t, redistest.StartEmbedded(t).Client(t))
+			service, prefix := build(cache)
+			s := embedded(t, cache, service)
+			s.send("PUT", prefix+"/books/1", "Emma").is(t, 204, "")
+			if got := s.send("GET", prefix+"/books/1", "").is(t, 200, "Emma"); got.Header.Get("Cache-Status") == "" {
+				t.Error("the page is not in the cache")
+			}
+		})
+	}
+}
+
+func TestCacheFirstAroundASingleRouteIsRefused(t *testing.T) {
+	ran := false
+	app := handler(func(w http.ResponseWriter, r *http.Request) { ran = true })
+	cache := newCache(t, redistest.StartEmbedded(t).Client(t))
+	router := chi.NewRouter()
+	router.With(scales.CacheFirst(cache)).Post("/books", app.ServeHTTP)
+	embedded(t, cache, router).send("POST", "/books", "").problem(t, 500, "misconfigured")
+	mux := http.NewServeMux()
+	mux.Handle("POST /books", scales.CacheFirst(cache)(app))
+	embedded(t, cache, mux).send("POST", "/books", "").problem(t, 500, "misconfigured")
+	if ran {
+		t.Error("the handler ran")
+	}
+}
+
+func TestCacheFirstLeavesFailuresToTheService(t *testing.T) {
+	cache := newCache(t, redistest.StartEmbedded(t).Client(t))
+	app := &pages{change: func(w http.ResponseWriter, r *http.Request) { panic(http.ErrAbortHandler) }}
+	service := scales.CacheFirst(cache)(app)
+	worker := must(scales.NewWorker(cache, service))(t)
+	if _, err := worker.Fill(context.Background(), maps.All(keys("/a"))); err != nil {
+		t.Fatal(err)
+	}
+	s := embedded(t, cache, service)
+	if _, err := client.Post(s.url+"/a", "text/plain", nil); !errors.Is(err, io.EOF) {
+		t.Errorf("an abort: %v", err)
+	}
+	for s.send("GET", "/a", "").body != "1" { // it may have changed something
+	}
+}
+
+func TestCacheFirstGoesOnWithoutRedis(t *testing.T) {
+	redistest.Require(t)
+	server := redistest.Start(t)
+	cache := newCache(t, server.Client(t), scales.StoreTimeout(200*time.Millisecond))
+	app := newShelf()
+	s := embedded(t, cache, scales.CacheFirst(cache, scales.RenderTimeout(100*time.Millisecond))(app))
+	server.Kill()
+	s.send("GET", "/books", "").is(t, 200, "0 books")
+	s.send("POST", "/books", "Emma").is(t, 201, "")
+	s.send("GET", "/books", "").is(t, 200, "1 books")
+}

@@ -1,0 +1,94 @@
+// Command bench measures Scales against what a Go team would write by hand, both in one run on one Redis, and prints the
+// ratio. See README.md beside it for what is counted and what is not.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/itscales/scales/internal/redistest"
+)
+
+// settings are what all benchmarks understand.
+type settings struct {
+	redis   string        // URL; "" starts a redis-server
+	window  time.Duration // of one measurement
+	rounds  int           // pairs of measurements
+	profile string        // where the CPU profile of our side goes; "" for none
+	out     io.Writer
+}
+
+// errUsage marks what the caller did wrong.
+var errUsage = errors.New("usage")
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	switch err := run(ctx, os.Args[1:], os.Stdout); {
+	case errors.Is(err, flag.ErrHelp):
+	case errors.Is(err, errUsage):
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(2)
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string, out io.Writer) error {
+	benchmarks := map[string]func(context.Context, settings) error{"queue": benchQueue}
+	names := strings.Join(slices.Sorted(maps.Keys(benchmarks)), ", ")
+
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	name := flags.String("run", "", "which benchmark to run: "+names)
+	url := flags.String("redis", "", "redis:// URL of the Redis to use; by default a redis-server is started")
+	seconds := flags.Float64("seconds", 2, "length of one measurement")
+	rounds := flags.Int("rounds", 5, "pairs of measurements at each number of callers")
+	profile := flags.String("profile", "", "file for a CPU profile of our side")
+	if err := flags.Parse(args); err != nil {
+		return fmt.Errorf("%w: %w", errUsage, err)
+	}
+	benchmark, ok := benchmarks[*name]
+	switch {
+	case !ok:
+		return fmt.Errorf("%w: -run %q names no benchmark; there are: %s", errUsage, *name, names)
+	case flags.NArg() > 0:
+		return fmt.Errorf("%w: unexpected argument %q", errUsage, flags.Arg(0))
+	case *seconds < 0.1 || *seconds > 60:
+		return fmt.Errorf("%w: -seconds %v is not between 0.1 and 60", errUsage, *seconds)
+	case *rounds < 1 || *rounds > 100:
+		return fmt.Errorf("%w: -rounds %d is not between 1 and 100", errUsage, *rounds)
+	}
+	return benchmark(ctx, settings{
+		redis: *url, window: time.Duration(*seconds * float64(time.Second)), rounds: *rounds, profile: *profile, out: out,
+	})
+}
+
+// connect returns the options of the clients, and what ends the redis-server if one was started.
+func (s settings) connect() (*redis.Options, func(), error) {
+	if s.redis != "" {
+		options, err := redis.ParseURL(s.redis)
+		if err != nil {
+			return nil, nil, fmt.Errorf("%w: -redis: %w", errUsage, err)
+		}
+		return options, func() {}, nil
+	}
+	server, err := redistest.Launch()
+	if err != nil {
+		return nil, nil, fmt.Errorf("start a redis-server (or name one with -redis): %w", err)
+	}
+	return &redis.Options{Addr: server.Addr()}, server.Stop, nil
+}
+

@@ -1,0 +1,77 @@
+// Package blackbox_test builds examples/tracks and uses it from outside, in many processes: as browsers and API clients
+// do, as an operator who starts, stops and kills processes does, and as Redis does when it fails. It knows only the flags,
+// the pages and the names of keys in Redis that are documented, and nothing of the code.
+//
+//	go test ./internal/blackbox                                 # what CI runs
+//	go test -short ./internal/blackbox                          # without Redis Cluster, and with less load
+//	go test -v -run MixedLoad/single ./internal/blackbox -writes 20000 -race-build
+//
+// With -race the processes are built with the race detector too.
+package blackbox_test
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/itscales/scales/internal/redistest"
+)
+
+var (
+	raceBuild = flag.Bool("race-build", raceDetector, "build the processes with the race detector")
+	writes    = flag.Int("writes", 2000, "`number` of writes of the mixed load, on each kind of Redis")
+)
+
+func TestMain(m *testing.M) {
+	code := redistest.Main(m)
+	if err := tracks.remove(); err != nil {
+		fmt.Fprintf(os.Stderr, "blackbox: %v\n", err)
+		code = max(code, 1)
+	}
+	os.Exit(code)
+}
+
+// store is a Redis that the processes of a test share.
+type store struct {
+	flags      []string // that lead a process to it
+	partitions int
+	client     redis.UniversalClient
+}
+
+// eachStore runs the test once on each kind of Redis. Nothing may flush or stop what it is given.
+func eachStore(t *testing.T, test func(t *testing.T, at store)) {
+	t.Helper()
+	t.Run("embedded", func(t *testing.T) { test(t, embeddedStore(t)) })
+	t.Run("single", func(t *testing.T) { test(t, sharedStore(t)) })
+	t.Run("cluster", func(t *testing.T) {
+		if testing.Short() {
+			t.Skip("Redis Cluster is left out with -short")
+		}
+		test(t, clusterStore(redistest.SharedCluster(t)))
+	})
+}
+
+// embeddedStore is a Redis inside the process of the test, and the test's own.
+func embeddedStore(t *testing.T) store {
+	t.Helper()
+	return singleStore(redistest.StartEmbedded(t).Client(t))
+}
+
+// sharedStore is a redis-server that all tests share.
+func sharedStore(t *testing.T) store {
+	t.Helper()
+	return singleStore(redistest.Shared(t))
+}
+
+func singleStore(client *redis.Client) store {
+	return store{flags: []string{"-redis", "redis://" + client.Options().Addr}, partitions: 1, client: client}
+}
+
+// clusterStore is a Redis Cluster, with several partitions on each of its nodes.
+func clusterStore(client *redis.ClusterClient) store {
+	return store{flags: []string{"-redis-cluster", strings.Join(client.Options().Addrs, ",")}, partitions: 16, client: client}
+}

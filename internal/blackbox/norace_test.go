@@ -1,0 +1,6 @@
+//go:build !race
+
+package blackbox_test
+
+// raceDetector says whether the test itself runs with the race detector.
+const raceDetector = false

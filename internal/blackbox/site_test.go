@@ -1,0 +1,237 @@
+package blackbox_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"hash/crc32"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/itscales/scales/internal/redistest"
+)
+
+// site is one application with its processes, on one database and one Redis.
+type site struct {
+	store
+	namespace string
+	flags     []string // of all processes
+	processes []*process
+	// troubled says that processes may log errors, because the test gives them reason to.
+	troubled bool
+
+	app     *process // the bare application
+	servers []*process
+	workers []*process
+}
+
+// newSite returns a site without processes, with a new database and an unused namespace. Its processes end with the test.
+func newSite(t *testing.T, at store, flags ...string) *site {
+	t.Helper()
+	s := &site{store: at, namespace: redistest.Namespace(t)}
+	s.flags = append([]string{
+		"-db", filepath.Join(t.TempDir(), "tracks.db"), "-namespace", s.namespace,
+		"-partitions", strconv.Itoa(at.partitions), "-listen", "127.0.0.1:0",
+	}, flags...)
+	t.Cleanup(func() { s.close(t) })
+	return s
+}
+
+// launch starts a process that may not be ready. The application alone is not told of Redis.
+func (s *site) launch(t *testing.T, role string, flags ...string) *process {
+	t.Helper()
+	all := slices.Clone(s.flags)
+	if role != "app" {
+		all = append(all, s.store.flags...)
+	}
+	p := launch(t, role, append(all, flags...))
+	s.processes = append(s.processes, p)
+	return p
+}
+
+// start starts a process and waits until it is ready.
+func (s *site) start(t *testing.T, role string, flags ...string) *process {
+	t.Helper()
+	p := s.launch(t, role, flags...)
+	p.awaitReady(t)
+	return p
+}
+
+// open starts the application, servers and workers, all at once.
+func (s *site) open(t *testing.T, servers, workers int) {
+	t.Helper()
+	s.app = s.launch(t, "app")
+	for range servers {
+		s.servers = append(s.servers, s.launch(t, "server"))
+	}
+	for range workers {
+		s.workers = append(s.workers, s.launch(t, "worker"))
+	}
+	for _, p := range s.processes {
+		p.awaitReady(t)
+	}
+}
+
+// close stops what runs, servers first, and expects every process to end well.
+func (s *site) close(t *testing.T) {
+	t.Helper()
+	inOrder := slices.Clone(s.processes)
+	slices.SortStableFunc(inOrder, func(a, b *process) int { return strings.Compare(a.role, b.role) }) // server before worker
+	for _, p := range inOrder {
+		if !p.told && !p.running() {
+			t.Errorf("a %s ended by itself: %v", p.role, p.err)
+		}
+		if p.running() {
+			p.stop(t)
+		}
+		p.client.CloseIdleConnections()
+		s.judgeLog(t, p)
+	}
+	if t.Failed() {
+		for _, p := range inOrder {
+			t.Logf("the %s, process %d, logged:\n%s", p.role, p.command.Process.Pid, p.stderr.tail())
+		}
+	}
+}
+
+// judgeLog expects that a process has logged nothing that should not happen.
+func (s *site) judgeLog(t *testing.T, p *process) {
+	t.Helper()
+	unwanted := []string{"DATA RACE", "panic:", "panic=", "fatal error:"}
+	if !s.troubled {
+		unwanted = append(unwanted, "level=ERROR")
+	}
+	for _, text := range unwanted {
+		if strings.Contains(p.stderr.String(), text) {
+			t.Errorf("the log of a %s has %q", p.role, text)
+		}
+	}
+}
+
+// fillSummary is what a fill ends with.
+type fillSummary struct {
+	Keys, Stored, Refused, Failed *int
+	Seconds                       *float64
+}
+
+// fill fills the cache and returns how many keys were stored. It expects that none was refused or failed.
+func (s *site) fill(t *testing.T, flags ...string) int {
+	t.Helper()
+	p := s.start(t, "fill", flags...)
+	p.awaitEnd(t, fillTimeout)
+	lines := strings.Split(strings.TrimSuffix(p.stdout.String(), "\n"), "\n")
+	decoder := json.NewDecoder(strings.NewReader(lines[len(lines)-1]))
+	decoder.DisallowUnknownFields()
+	var got fillSummary
+	if err := decoder.Decode(&got); err != nil {
+		t.Fatalf("the last line of fill, %q, is no summary: %v", lines[len(lines)-1], err)
+	}
+	if got.Keys == nil || got.Stored == nil || got.Refused == nil || got.Failed == nil || got.Seconds == nil {
+		t.Fatalf("the summary of fill lacks members: %s", lines[len(lines)-1])
+	}
+	if *got.Refused != 0 || *got.Failed != 0 || *got.Stored != *got.Keys || *got.Seconds <= 0 {
+		t.Fatalf("fill says %s, want all keys stored", lines[len(lines)-1])
+	}
+	return *got.Stored
+}
+
+// redisKey returns the name of a key in Redis, in the partition of the resource.
+func (s *site) redisKey(resource, name string) string {
+	number := crc32.ChecksumIEEE([]byte(resource)) % uint32(s.partitions)
+	return fmt.Sprintf("{%s:%d}:%s", s.namespace, number, name)
+}
+
+// queueKey returns the name of a key of the queue in Redis.
+func (s *site) queueKey(name string) string { return fmt.Sprintf("{%s:0}:q:%s", s.namespace, name) }
+
+// length returns the length of a stream of the queue, 0 if there is none.
+func (s *site) length(t *testing.T, name string) int64 {
+	t.Helper()
+	n, err := s.client.XLen(t.Context(), s.queueKey(name)).Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// isIdle expects that no job and no render is left.
+func (s *site) isIdle(t *testing.T) {
+	t.Helper()
+	if jobs, dead := s.length(t, "jobs"), s.length(t, "dead"); jobs != 0 || dead != 0 {
+		t.Errorf("%d jobs and %d dead letters are left, want none", jobs, dead)
+	}
+	for number := range s.partitions {
+		key := fmt.Sprintf("{%s:%d}:pending", s.namespace, number)
+		if n := s.client.ZCard(t.Context(), key).Val(); n != 0 {
+			t.Errorf("%d keys of partition %d wait for a render, want none", n, number)
+		}
+	}
+}
+
+// flush deletes everything in Redis, with everybody's data.
+func (s *site) flush(t *testing.T) {
+	t.Helper()
+	var err error
+	if cluster, ok := s.client.(*redis.ClusterClient); ok {
+		err = cluster.ForEachMaster(t.Context(), func(ctx context.Context, node *redis.Client) error {
+			return node.FlushAll(ctx).Err()
+		})
+	} else {
+		err = s.client.FlushAll(t.Context()).Err()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// eventually expects that a condition holds before a time is over. It is for what shows by asking only.
+func eventually(t *testing.T, within time.Duration, what string, holds func() bool) {
+	t.Helper()
+	const pause = 5 * time.Millisecond
+	end := time.Now().Add(within)
+	for !holds() {
+		if time.Now().After(end) {
+			t.Fatalf("not within %v: %s", within, what)
+		}
+		time.Sleep(pause)
+	}
+}
+
+// postJSON is a request for a new track.
+func postJSON(name, artist string) call {
+	return withJSON(http.MethodPost, "/tracks", map[string]string{"name": name, "artist": artist})
+}
+
+// putJSON is a request to change a track.
+func putJSON(id int64, fields map[string]string) call {
+	return withJSON(http.MethodPut, trackPath(id), fields)
+}
+
+func withJSON(method, target string, fields map[string]string) call {
+	body, _ := json.Marshal(fields) // strings can be marshalled
+	return call{method: method, target: target, contentType: jsonType, body: string(body)}
+}
+
+// postForm is what a browser sends; method is what the form has in _method, if anything.
+func postForm(target, method string, fields map[string]string) call {
+	values := url.Values{}
+	for name, value := range fields {
+		values.Set(name, value)
+	}
+	if method != "" {
+		values.Set("_method", method)
+	}
+	return call{method: http.MethodPost, target: target, contentType: formType, body: values.Encode()}
+}
+
+func trackPath(id int64) string { return "/tracks/" + strconv.FormatInt(id, 10) }
+
+func artistPath(slug string) string { return "/artists/" + slug }

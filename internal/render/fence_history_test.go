@@ -1,0 +1,324 @@
+package render_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/itscales/scales/internal/message"
+	"github.com/itscales/scales/internal/partition"
+)
+
+// patience bounds a history. One takes about a second; longer means that something hangs.
+const patience = time.Minute
+
+// A history is a random course of events in a cache of its own: jobs that change the application and tell the cache, on
+// worker processes that pause and crash at every step. What was drawn is in the seed; how goroutines and Redis are
+// scheduled is not.
+type history struct {
+	seed     uint64
+	client   redis.UniversalClient
+	dice     *dice
+	keys     []string
+	app      *application
+	observer *partition.Store // reads without pauses
+
+	storeConfig   partition.Config // of the processes; without the client
+	renderTimeout time.Duration
+	vague         bool // a push may be replaced by a render that fails, without anybody being told: see checkReply
+
+	calm    atomic.Bool   // no more pauses and crashes
+	calmed  chan struct{} // closed then
+	crashes atomic.Int64  // how many are left
+	claimed atomic.Int64  // renders between their claim and their commit
+	dead    sync.WaitGroup
+
+	mu        sync.Mutex
+	processes []*process
+	started   int
+	named     map[string]bool // the keys that a job has named
+	notes     []string
+	verdict   verdict
+}
+
+// A verdict is what came of a history.
+type verdict struct {
+	seed  uint64
+	drift []string // differences between cache and application when all was quiet
+	stale []string // reads after a reply that did not show the job's change
+	err   error    // what kept the history from its end
+	notes []string // what happened
+}
+
+func (v *verdict) holds() bool { return len(v.drift)+len(v.stale) == 0 && v.err == nil }
+
+// play plays the history of a seed and returns what came of it, and a function that waits for its processes to end.
+func play(client redis.UniversalClient, namespace string, seed uint64, guards partition.Guards) (v verdict, end func()) {
+	d := newDice(seed, 0)
+	h := &history{
+		seed: seed, client: client, dice: d, app: &application{resources: make(map[string]resource)},
+		named: make(map[string]bool), calmed: make(chan struct{}), renderTimeout: 5 * time.Second,
+	}
+	h.keys = []string{"/a", "/b", "/c", "/d"}[:1+d.n(4)]
+	h.storeConfig = partition.Config{
+		Namespace: fmt.Sprintf("%s-%d", namespace, seed), Partitions: 1, TombstoneLife: time.Minute,
+		ClaimLease: time.Duration(5+d.n(15)) * time.Millisecond, LogLength: 1000, MaxEntries: 1000,
+		Timeout: 5 * time.Second, Guards: guards,
+	}
+	if d.oneIn(4) {
+		h.storeConfig.Partitions = 3
+	}
+	if d.oneIn(10) { // tombstones that end before late commits come
+		h.storeConfig.TombstoneLife, h.vague = 4*h.storeConfig.ClaimLease, true
+	}
+	if d.oneIn(10) { // renders that take too long
+		h.renderTimeout, h.vague = 2*h.storeConfig.ClaimLease, true
+	}
+	h.crashes.Store(int64(d.n(4)))
+	config := h.storeConfig
+	config.Client = client
+	h.observer = partition.New(config)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	h.run(ctx)
+	return h.verdict, h.end
+}
+
+func (h *history) run(ctx context.Context) {
+	workers := 2 + h.dice.n(3)
+	for range workers {
+		h.start()
+	}
+	for _, key := range h.keys {
+		if !h.dice.oneIn(3) {
+			h.app.change(key, live)
+		}
+	}
+	if !h.dice.oneIn(3) {
+		h.perform(ctx, h.dice, nil, &job{needs: h.keys, name: "fill"})
+	}
+	var scripts sync.WaitGroup
+	for i := range workers {
+		scripts.Go(func() { h.script(ctx, newDice(h.seed, uint64(i)+1), i) })
+	}
+	scripts.Wait()
+	h.calm.Store(true)
+	close(h.calmed)
+	h.heal(ctx)
+	h.judge(ctx)
+	h.verdict.seed = h.seed
+	if !h.verdict.holds() {
+		h.verdict.notes = append(h.notes, h.changeLog(ctx)...)
+	}
+}
+
+// end kills all processes, waits for them, and removes what the history left in Redis.
+func (h *history) end() {
+	for _, p := range h.processes {
+		p.kill()
+	}
+	h.dead.Wait()
+	h.observer.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	for number := range h.storeConfig.Partitions {
+		prefix := partition.Prefix(h.storeConfig.Namespace, number)
+		names := []string{}
+		for _, name := range []string{"meta", "index", "pending", "running", "claims", "failing", "log"} {
+			names = append(names, prefix+name)
+		}
+		for _, key := range h.keys {
+			names = append(names, prefix+"e:"+key)
+		}
+		_ = h.client.Del(ctx, names...).Err() // what stays is in a namespace of its own
+	}
+}
+
+// start starts a process.
+func (h *history) start() *process {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.started++
+	p := newProcess(h, h.started)
+	h.processes = append(h.processes, p)
+	return p
+}
+
+// alive returns the preferred process if it lives, else another one, which may be new.
+func (h *history) alive(d *dice, preferred *process) *process {
+	if preferred != nil && !preferred.isKilled() {
+		return preferred
+	}
+	h.mu.Lock()
+	living := slices.DeleteFunc(slices.Clone(h.processes), (*process).isKilled)
+	h.mu.Unlock()
+	if len(living) == 0 || d.oneIn(3) {
+		return h.start()
+	}
+	return living[d.n(len(living))]
+}
+
+func (h *history) note(format string, args ...any) {
+	line := time.Now().Format("15:04:05.000000 ") + fmt.Sprintf(format, args...)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.notes = append(h.notes, line)
+}
+
+// fail notes what keeps the history from its end.
+func (h *history) fail(format string, args ...any) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.verdict.err = errors.Join(h.verdict.err, fmt.Errorf(format, args...))
+}
+
+// changeLog returns the change log of each partition.
+func (h *history) changeLog(ctx context.Context) (lines []string) {
+	for number := range h.storeConfig.Partitions {
+		entries, err := h.client.XRange(ctx, partition.Prefix(h.storeConfig.Namespace, number)+"log", "-", "+").Result()
+		if err != nil {
+			return append(lines, err.Error())
+		}
+		for _, entry := range entries {
+			lines = append(lines, fmt.Sprintf("log %d: %s %v", number, entry.ID, entry.Values))
+		}
+	}
+	return lines
+}
+
+// A shown is what the cache shows under a key.
+type shown struct {
+	version int  // of the application, if it shows one
+	nothing bool // nothing, or a tombstone
+	odd     string
+}
+
+// read reads a key.
+func (h *history) read(ctx context.Context, key string) (shown, error) {
+	found, err := h.observer.Of(key).Read(ctx, key)
+	if err != nil || !found.Exists {
+		s := shown{nothing: true}
+		if found.Lost {
+			s.odd = "nothing, although the index has it"
+		}
+		return s, err
+	}
+	entry, err := message.ParseEntry(found.Value)
+	if err != nil {
+		return shown{odd: err.Error()}, nil
+	}
+	if entry.Gone {
+		return shown{nothing: true}, nil
+	}
+	var s shown
+	if _, err := fmt.Sscanf(string(entry.Body), key+" version %d", &s.version); err != nil || entry.Status != 200 {
+		s.odd = fmt.Sprintf("status %d and %q, which the application never answered", entry.Status, entry.Body)
+	}
+	return s, nil
+}
+
+// checkReply checks, after a job was replied to, that the cache shows a key as it is since a version, or later.
+func (h *history) checkReply(ctx context.Context, j *job, key string, version int) {
+	s, err := h.read(ctx, key)
+	now := h.app.look(key)
+	switch {
+	case err != nil:
+		h.fail("read %s: %w", key, err)
+		return
+	case s.odd != "":
+	case s.nothing && now.absent < version:
+		s.odd = "nothing"
+	case !s.nothing && s.version < version:
+		s.odd = fmt.Sprintf("version %d", s.version)
+	default:
+		return
+	}
+	h.note("after %s %s shows %s", j.name, key, s.odd)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.verdict.stale = append(h.verdict.stale, fmt.Sprintf("after %s, %s has to show version %d or a later one, and shows %s", j.name, key, version, s.odd))
+}
+
+// judge waits until all is quiet and compares the cache with the application.
+func (h *history) judge(ctx context.Context) {
+	if err := h.quiet(ctx); err != nil {
+		h.fail("waiting for quiet: %w", err)
+		return
+	}
+	listed := make(map[string]bool)
+	for _, p := range h.observer.All() {
+		keys, err := p.Keys(ctx, "", 100)
+		if err != nil {
+			h.fail("list keys: %w", err)
+		}
+		for _, key := range keys {
+			listed[key] = true
+		}
+	}
+	for _, key := range h.keys {
+		s, err := h.read(ctx, key)
+		if err != nil {
+			h.fail("read %s: %w", key, err)
+			return
+		}
+		is, difference := h.app.look(key), ""
+		switch {
+		case s.odd != "":
+			difference = "shows " + s.odd
+		case s.nothing && is.state == live && h.named[key]:
+			difference = fmt.Sprintf("shows nothing, the application is at version %d", is.version)
+		case !s.nothing && is.state != live:
+			difference = fmt.Sprintf("shows version %d, the application has nothing since version %d", s.version, is.version)
+		case !s.nothing && s.version != is.version:
+			difference = fmt.Sprintf("shows version %d, the application is at version %d", s.version, is.version)
+		case s.nothing == listed[key]:
+			difference = fmt.Sprintf("is listed: %t, although it shows nothing: %t", listed[key], s.nothing)
+		default:
+			continue
+		}
+		h.verdict.drift = append(h.verdict.drift, key+" "+difference)
+	}
+}
+
+// quiet waits until nothing is pending or running, in Redis and in the processes.
+func (h *history) quiet(ctx context.Context) error {
+	h.alive(h.dice, nil) // somebody has to render what is pending
+	ticker := time.NewTicker(10 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		busy := h.claimed.Load()
+		for number := range h.storeConfig.Partitions {
+			prefix := partition.Prefix(h.storeConfig.Namespace, number)
+			counts, err := h.client.TxPipelined(ctx, func(pipe redis.Pipeliner) error {
+				pipe.ZCard(ctx, prefix+"pending")
+				pipe.ZCard(ctx, prefix+"running")
+				return nil
+			})
+			if err != nil {
+				return fmt.Errorf("%d keys are busy: %w", busy, err)
+			}
+			for _, count := range counts {
+				busy += count.(*redis.IntCmd).Val()
+			}
+		}
+		if busy == 0 {
+			return nil
+		}
+		h.mu.Lock()
+		for _, p := range h.processes {
+			p.renderer.Kick()
+		}
+		h.mu.Unlock()
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return fmt.Errorf("%d keys are busy: %w", busy, ctx.Err())
+		}
+	}
+}

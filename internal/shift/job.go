@@ -1,0 +1,224 @@
+package shift
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/itscales/scales/internal/field"
+	"github.com/itscales/scales/internal/invoke"
+	"github.com/itscales/scales/internal/jobqueue"
+	"github.com/itscales/scales/internal/message"
+	"github.com/itscales/scales/internal/problem"
+	"github.com/itscales/scales/internal/step"
+)
+
+// serve brings a job to its end. reserved says that a slot is taken for it.
+func (s *shift) serve(d *jobqueue.Delivery, reserved bool) {
+	defer s.end(d)
+	release := sync.OnceFunc(func() { <-s.slots })
+	if reserved {
+		defer release()
+	}
+	request, target, err := parseJob(d)
+	switch {
+	case err != nil:
+		s.bury(d, nil, problem.WorkerDied(), err.Error())
+	case d.Decided:
+		s.finishDecided(d)
+	case !d.First() && !(step.Idempotent(request.Method) && s.Consumer.Now() < d.Deadline):
+		s.bury(d, s.targetOf(request, target), problem.WorkerDied(), "its worker died and it may not be repeated")
+	case d.First() && s.Consumer.Now() > d.Deadline:
+		s.finish(d, problem.Expired().Response())
+	default:
+		if !reserved {
+			select {
+			case s.slots <- struct{}{}:
+				defer release()
+			case <-s.ended.Done():
+				return
+			}
+		}
+		reply, owed := s.execute(d, request, target)
+		release() // a job that waits for renders holds no slot
+		s.settle(d, reply, owed)
+	}
+}
+
+func parseJob(d *jobqueue.Delivery) (*message.Request, *url.URL, error) {
+	if d.Broken != nil {
+		return nil, nil, d.Broken
+	}
+	request, err := message.ParseRequest([]byte(d.Request))
+	if err != nil {
+		return nil, nil, err
+	}
+	target, err := url.ParseRequestURI(request.Target)
+	if err != nil {
+		return nil, nil, fmt.Errorf("request target: %w", err)
+	}
+	return request, target, nil
+}
+
+// execute calls the application and returns its reply, and what is owed before that is released.
+func (s *shift) execute(d *jobqueue.Delivery, request *message.Request, target *url.URL) (*message.Response, step.Owed) {
+	ctx, cancel := context.WithTimeout(s.ended, s.JobTimeout)
+	defer cancel()
+	ctx, buffer := s.Writer(ctx)
+	call := invoke.Call{
+		Method: request.Method, Target: request.Target, Host: request.Host, Scheme: d.Scheme, RemoteAddr: d.Remote,
+		Header: request.Header, Body: request.Body, Server: s.Server,
+	}
+	exchange := step.Exchange{
+		Method: request.Method, Scheme: d.Scheme, Host: request.Host, Target: target, Buffer: buffer,
+	}
+	r, err := call.Request(ctx)
+	if err != nil { // it was checked when the job was parsed
+		exchange.Result = invoke.Result{Status: http.StatusInternalServerError, Panic: err}
+	} else {
+		exchange.Result = invoke.Serve(s.App, r, s.MaxReply)
+	}
+	return s.replyTo(d, exchange.Result), s.Rules.Owe(exchange, s.Exists)
+}
+
+// replyTo returns what the client is told.
+func (s *shift) replyTo(d *jobqueue.Delivery, result invoke.Result) *message.Response {
+	switch {
+	case result.Panic != nil:
+		s.Logger.Error("scales: the application panicked", "job", d.ID, "panic", result.Panic, "stack", string(result.Stack))
+		return problem.ApplicationPanicked().Response()
+	case result.Aborted:
+		return problem.ApplicationAborted().Response()
+	case result.Short:
+		return problem.ApplicationAborted().Response()
+	case result.TooLarge:
+		s.Logger.Error("scales: a response is over the limit", "job", d.ID, "limit", s.MaxReply)
+		return problem.ReplyTooLarge(s.MaxReply).Response()
+	}
+	field.RemoveHopByHop(result.Header)
+	return &message.Response{Status: result.Status, Header: result.Header, Body: result.Body}
+}
+
+// targetOf returns the key that a job would have had rendered.
+func (s *shift) targetOf(request *message.Request, target *url.URL) []string {
+	if key, ok := s.Rules.Target(request.Host, target, s.Exists); ok && !step.Safe(request.Method) {
+		return []string{key}
+	}
+	return nil
+}
+
+// settle does what a job owes and releases its reply.
+//
+// The decision and the renders need not wait for each other: a render tells the truth whenever it runs. Writes of the job
+// itself wait for the decision, which says that the job is still ours.
+func (s *shift) settle(d *jobqueue.Delivery, reply *message.Response, owed step.Owed) {
+	if owed.Empty() {
+		s.finish(d, reply)
+		return
+	}
+	text, err := encodeReply(reply)
+	if err != nil {
+		s.Logger.Error("scales: a reply cannot be encoded", "job", d.ID, "error", err)
+		text, _ = encodeReply(problem.ApplicationPanicked().Response())
+	}
+	debt, err := owed.Encode()
+	if err != nil {
+		s.Logger.Error("scales: what a job owes cannot be encoded", "job", d.ID, "error", err)
+		return
+	}
+	decide := func() bool {
+		return s.retry(d, "decide", func() (bool, error) { return s.Consumer.Decide(s.ended, d, text, debt) })
+	}
+	if len(owed.Work.Writes) > 0 {
+		if decide() && s.pay(d, owed) {
+			s.release(d)
+		}
+		return
+	}
+	decided := make(chan bool, 1)
+	go func() { decided <- decide() }()
+	paid := s.pay(d, owed)
+	if <-decided && paid {
+		s.release(d)
+	}
+}
+
+func encodeReply(reply *message.Response) (string, error) {
+	b, err := message.AppendResponse(nil, reply)
+	return string(b), err
+}
+
+// finishDecided ends the job of a worker that died after its application had answered.
+func (s *shift) finishDecided(d *jobqueue.Delivery) {
+	owed, err := step.Decode(d.Owed)
+	if err != nil {
+		s.Logger.Error("scales: what a job owes cannot be decoded; the cache may have drifted", "job", d.ID, "error", err)
+	}
+	if s.pay(d, owed) {
+		s.release(d)
+	}
+}
+
+// pay does what a job owes to the cache.
+func (s *shift) pay(d *jobqueue.Delivery, owed step.Owed) bool {
+	if len(owed.Pending) > 0 && !s.pend(d, owed.Pending) {
+		return false
+	}
+	if _, err := s.Renderer.Perform(s.ended, owed.Work); err != nil {
+		return false
+	}
+	return true
+}
+
+// pend makes keys pending.
+func (s *shift) pend(d *jobqueue.Delivery, keys []string) bool {
+	return s.retry(d, "make keys pending", func() (bool, error) { return true, s.Pend(s.ended, keys) })
+}
+
+func (s *shift) release(d *jobqueue.Delivery) {
+	s.retry(d, "release", func() (bool, error) { return s.Consumer.Release(s.ended, d) })
+}
+
+func (s *shift) finish(d *jobqueue.Delivery, reply *message.Response) {
+	text, err := encodeReply(reply)
+	if err != nil {
+		s.Logger.Error("scales: a reply cannot be encoded", "job", d.ID, "error", err)
+		text, _ = encodeReply(problem.ApplicationPanicked().Response())
+	}
+	s.retry(d, "finish", func() (bool, error) { return s.Consumer.Finish(s.ended, d, text) })
+}
+
+// bury makes a job a dead letter, after what it may have changed was made pending.
+func (s *shift) bury(d *jobqueue.Delivery, keys []string, answer problem.Problem, reason string) {
+	s.Logger.Error("scales: a job became a dead letter; the cache may have drifted", "job", d.ID, "reason", reason)
+	text, err := encodeReply(answer.Response())
+	if err != nil {
+		text = ""
+	}
+	if len(keys) == 0 || s.pend(d, keys) {
+		s.retry(d, "bury", func() (bool, error) { return s.Consumer.Bury(s.ended, d, text, reason) })
+	}
+}
+
+// retry takes a step of a job, however long Redis is away. False means that the job is somebody else's by now, or that
+// the shift has given up.
+func (s *shift) retry(d *jobqueue.Delivery, name string, step func() (bool, error)) bool {
+	const first, longest = 50 * time.Millisecond, time.Second
+	for backoff := first; ; backoff = min(2*backoff, longest) {
+		ok, err := step()
+		if err == nil {
+			if !ok {
+				s.Logger.Warn("scales: a job was taken over by another worker", "job", d.ID, "step", name)
+			}
+			return ok
+		}
+		if s.ended.Err() != nil {
+			return false
+		}
+		s.Logger.Warn("scales: a step of a job failed and is tried again", "job", d.ID, "step", name, "error", err)
+		wait(s.ended, backoff)
+	}
+}
