@@ -16,6 +16,7 @@ import (
 
 	"github.com/itscales/scales/internal/canonical"
 	"github.com/itscales/scales/internal/message"
+	"github.com/itscales/scales/internal/outage"
 	"github.com/itscales/scales/internal/partition"
 	"github.com/itscales/scales/internal/render"
 )
@@ -34,6 +35,8 @@ type Cache struct {
 	// httpServer is what handlers find under http.ServerContextKey; without it httputil.ReverseProxy hides that an
 	// upstream broke. It serves nothing.
 	httpServer *http.Server
+
+	outage *outage.Log
 
 	mu     sync.Mutex
 	closed bool
@@ -62,6 +65,7 @@ func NewCache(rdb redis.UniversalClient, opts ...CacheOption) (*Cache, error) {
 		return nil, err
 	}
 	c := &Cache{rdb: rdb, config: config, origin: origin, rules: rules, kicks: make(map[*render.Renderer]struct{})}
+	c.outage = outage.New(config.logger, "Redis")
 	c.httpServer = &http.Server{ErrorLog: slog.NewLogLogger(config.logger.Handler(), slog.LevelWarn)}
 	c.store = partition.New(partition.Config{
 		Client: rdb, Namespace: config.namespace, Partitions: config.partitions, TombstoneLife: config.tombstoneLife,
@@ -163,9 +167,12 @@ func (c *Cache) Get(ctx context.Context, key string) (Entry, error) {
 
 // read is Get for a canonical key.
 func (c *Cache) read(ctx context.Context, key string) (*message.Entry, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.config.timeout)
+	timed, cancel := context.WithTimeout(ctx, c.config.timeout)
 	defer cancel()
-	found, err := c.store.Of(key).Read(ctx, key)
+	found, err := c.store.Of(key).Read(timed, key)
+	if ctx.Err() == nil { // a client that has left is no outage
+		c.outage.Note(err)
+	}
 	if err != nil {
 		return nil, c.unavailable(err)
 	}
@@ -296,13 +303,15 @@ func (c *Cache) pend(ctx context.Context, keys []string) error {
 func (c *Cache) Ticket(ctx context.Context) (Ticket, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.config.timeout)
 	defer cancel()
-	var t Ticket
-	for _, p := range c.store.All() {
-		position, err := p.Ticket(ctx)
-		if err != nil {
-			return Ticket{}, c.unavailable(err)
-		}
-		t.positions = append(t.positions, position)
+	t := Ticket{positions: make([]partition.Position, len(c.store.All()))}
+	problems := make([]error, len(t.positions))
+	var group sync.WaitGroup
+	for i, p := range c.store.All() {
+		group.Go(func() { t.positions[i], problems[i] = p.Ticket(ctx) })
+	}
+	group.Wait()
+	if err := errors.Join(problems...); err != nil {
+		return Ticket{}, c.unavailable(err)
 	}
 	return t, nil
 }

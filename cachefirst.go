@@ -2,7 +2,6 @@ package scales
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"strings"
 	"sync"
@@ -88,8 +87,6 @@ func (f *cacheFirst) read(w http.ResponseWriter, r *http.Request) {
 		if entry, err := f.cache.read(r.Context(), key); err == nil {
 			writeEntry(w, r, entry)
 			return
-		} else if errors.Is(err, ErrUnavailable) {
-			f.cache.config.logger.Warn("scales: a read went to the application", "error", err)
 		}
 	}
 	f.next.ServeHTTP(w, r)

@@ -1,3 +1,105 @@
+// Package scales keeps every resource of a web application in a cache that is always current.
+//
+// A page that is read a thousand times for each time it changes should be built when it changes, not when it is read.
+// Scales renders every resource into Redis once, serves all reads from there, and renders again what a write has changed,
+// before the client gets the response to that write. There are three modules, and each grows by adding processes:
+//
+//   - a [Cache] stores every resource, in Redis;
+//   - a [Server] answers GET and HEAD from the cache, and from nowhere else. Every other request becomes a job on a queue,
+//     and the server answers with the reply;
+//   - a [Worker] takes jobs, calls the application, renders what changed into the cache, and then replies.
+//
+// The application is any http.Handler. This is a whole program; must stands for the handling of errors:
+//
+//	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+//	defer stop()
+//	rdb := redis.NewClient(&redis.Options{Addr: "127.0.0.1:6379", ContextTimeoutEnabled: true})
+//	cache := must(scales.NewCache(rdb, scales.Namespace("shop")))
+//	worker := must(scales.NewWorker(cache, app))
+//	server := must(scales.NewServer(cache))
+//
+//	working, stopWorking := context.WithCancel(context.Background())
+//	worked := make(chan error, 1)
+//	go func() { worked <- worker.Run(working) }()
+//	must(worker.Fill(ctx, keysOfMyDatabase())) // an iter.Seq2[string, error]: "/", "/tracks", "/tracks/1", …
+//
+//	web := &http.Server{Addr: ":8080", Handler: server}
+//	go web.ListenAndServe()
+//	<-ctx.Done()
+//	web.Shutdown(context.Background())
+//	server.Close(context.Background())
+//	stopWorking()
+//	<-worked
+//	cache.Close(context.Background())
+//	rdb.Close()
+//
+// # Serving
+//
+// A resource is named by its key, the canonical form of its request target: "/tracks/7.json", "/tracks?page=2". What
+// counts in a key is an option of the Cache, because all three modules must agree: [QueryParameters], [Hosts],
+// [MaxKeyLength]. A hit is answered with the stored status, header and body. A miss is a 404 if the cache was filled, and a
+// 503 if it never was or has been lost; it does not reach the application. [Delegate] names the reads that cannot be
+// stored, such as a search; they travel as jobs. [NotFound] replaces the 404 page.
+//
+// Answers of Scales itself are problem details (RFC 9457), whose type begins with "urn:scales:problem:". A 503 means that
+// the request was surely not carried out and may be sent again; a 504 means that nobody knows.
+//
+// # Working
+//
+// [Worker.Run] takes jobs and calls the application with the request as the server got it. After a successful unsafe
+// request (2xx or 3xx) the worker renders, without the application knowing of Scales:
+//
+//   - the target of the request, if it has no query or has an entry already;
+//   - what Location and Content-Location of the response name, if it is of the same origin (RFC 9111, section 4.4);
+//   - what Link: <…>; rel="invalidates" in the response names, if it is of the same origin.
+//
+// A render is a GET of a key through the application, with the host of [Origin], Accept: */* and nothing of any client's.
+// [Rendering] tells a handler that it is in one. The answers 200, 203, 204, 300 to 303, 307 and 308 are stored; 404, 410
+// and other 4xx remove the key; no-store, private, Set-Cookie, a Vary on anything but Accept-Encoding, and a body over
+// [MaxEntrySize] remove it as well and are logged; 408, 425, 429, 5xx, a panic and a time-out keep the last good entry and
+// are tried again.
+//
+// # Writing
+//
+// What plain HTTP does not say, a handler says through the [CacheWriter] of its job:
+//
+//	scales.Writer(r.Context()).Update(r.Context(), "/tracks", "/artists/nina-simone")
+//
+// The changes of a job become visible together in each partition, and only if the handler returned without a panic and
+// with a status below 500. Outside of a job [Writer] returns a writer that does nothing. Programs that are not in a
+// request, such as a cron job, use the methods of the [Cache].
+//
+// # Filling
+//
+// [Worker.Fill] renders every key of a sequence and, if none has failed, marks the cache as filled: from then on a miss is a
+// true 404. It may run beside servers and workers, and again at any time. An application that pushes everything calls
+// [Cache.MarkFilled] instead. [Cache.Ready] says whether the cache can be relied upon, and what is wrong if not.
+//
+// # An existing service
+//
+// [CacheFirst] is middleware for a service that wants no queue: it serves hits from the cache, lets misses go on, and
+// renders what a write has changed before the response leaves.
+//
+// # Stopping
+//
+// First http.Server.Shutdown, then [Server.Close], then the context of [Worker.Run], then [Cache.Close], then the Redis
+// client, which Scales never closes. A worker that goes on until the server has had its last reply leaves no client
+// waiting. A process that is killed instead loses no accepted write: other workers take its jobs over.
+//
+// # Guarantees
+//
+//   - Reads do not reach the application, but for [Delegate].
+//   - A miss is a true 404. Where Scales cannot know, it answers 503.
+//   - The cache converges to what the application would answer, whatever the order in which renders end.
+//   - Whoever holds the response to a write sees that write, or a later one, in all that it pushed, updated or destroyed;
+//     a render that failed is the exception, and is logged.
+//   - A request with a repeatable method (GET, HEAD, OPTIONS, PUT, DELETE) is carried out at least once if its worker
+//     dies before its deadline, any other at most once.
+//   - Nothing of one client ends up in an entry or in another client's response.
+//
+// They hold as far as Redis keeps what it has acknowledged, and they need one thing of the application: a GET that begins
+// after the handler of a write has returned must see that write. docs/DESIGN.md tells how each is kept and names the test
+// that shows it; docs/protocol.md has every key in Redis.
 package scales
 
 import (

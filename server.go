@@ -119,7 +119,7 @@ func (c *Cache) refuseRead(w http.ResponseWriter, r *http.Request, err error) {
 	case errors.Is(err, ErrLost):
 		problem.Lost().Write(w, r)
 	default:
-		c.config.logger.Warn("scales: a read was answered 503", "error", err)
+		c.config.logger.Debug("scales: a read was answered 503", "error", err)
 		problem.StoreUnreachable().Write(w, r)
 	}
 }
@@ -277,7 +277,7 @@ func (s *Server) refuseJob(w http.ResponseWriter, r *http.Request, err error) {
 	case errors.Is(err, jobqueue.ErrWithdrawn):
 		retry(problem.NotStarted(s.config.deadline))
 	case errors.Is(err, jobqueue.ErrUnavailable):
-		s.cache.config.logger.Warn("scales: a request was answered 503", "error", err)
+		s.cache.outage.Note(err)
 		retry(problem.StoreUnreachable())
 	case errors.Is(err, jobqueue.ErrRunning):
 		problem.StillRunning(s.config.deadline).Write(w, r)

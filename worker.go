@@ -111,6 +111,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		DrainTimeout: w.config.drainTimeout,
 		MaxReply:     w.config.maxReply,
 		Logger:       w.cache.config.logger,
+		Outage:       w.cache.outage,
 	})
 	return nil
 }

@@ -13,7 +13,9 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -439,4 +441,48 @@ func gzipped(t *testing.T, text string) []byte {
 		t.Fatal(err)
 	}
 	return b.Bytes()
+}
+
+// Many writes to one list at two workers: the list is rendered by one of them at a time, far less often than it is
+// written, and it is current for every reply.
+func TestRendersAreSharedByJobsAndProcesses(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient, partitions int) {
+		const writes = 200
+		var version, renders, running, most atomic.Int64
+		app := handler(func(w http.ResponseWriter, r *http.Request) {
+			if r.Method == "POST" {
+				w.Header().Set("X-Version", fmt.Sprint(version.Add(1)))
+				return
+			}
+			renders.Add(1)
+			now := running.Add(1)
+			for seen := most.Load(); now > seen && !most.CompareAndSwap(seen, now); seen = most.Load() {
+			}
+			_, _ = fmt.Fprint(w, version.Load())
+			<-time.After(5 * time.Millisecond)
+			running.Add(-1)
+		})
+		namespace := scales.Namespace(redistest.Namespace(t))
+		one := start(t, rdb, app, setup{cache: []scales.CacheOption{namespace, scales.Partitions(partitions)}, fill: []string{"/list"}})
+		two := start(t, rdb, app, setup{cache: []scales.CacheOption{namespace, scales.Partitions(partitions)}})
+		var group sync.WaitGroup
+		for i := range writes {
+			group.Go(func() {
+				s := []*system{one, two}[i%2]
+				written, _ := strconv.Atoi(s.send("POST", "/list", "").is(t, 200, "").Header.Get("X-Version"))
+				shown, _ := strconv.Atoi(s.send("GET", "/list", "").body)
+				if shown < written {
+					t.Errorf("after the reply to write %d the list shows %d", written, shown)
+				}
+			})
+		}
+		group.Wait()
+		if most.Load() != 1 {
+			t.Errorf("%d renders of one key at a time", most.Load())
+		}
+		if renders.Load() > writes/2 {
+			t.Errorf("%d renders for %d writes", renders.Load(), writes)
+		}
+		t.Logf("%d renders for %d writes", renders.Load(), writes)
+	})
 }

@@ -154,6 +154,7 @@ const (
 	RenderFailed     Outcome = "failed"
 	Pending          Outcome = "pending"
 	Superseded       Outcome = "superseded"
+	Unseen           Outcome = "unseen"
 	AlreadyDone      Outcome = "done"
 	Lost             Outcome = "lost"
 	Full             Outcome = "full"
@@ -162,9 +163,10 @@ const (
 	OldTicket        Outcome = "old"
 )
 
-// Again reports whether the operation was refused for its ticket, so that it is to be made again under a new one.
+// Again reports whether the operation did not happen and is to be made again under a new ticket: the old one was refused,
+// or what is there need not show what the operation shows.
 func (o Outcome) Again() bool {
-	return o == WrongIncarnation || o == FutureTicket || o == OldTicket
+	return o == WrongIncarnation || o == FutureTicket || o == OldTicket || o == Unseen
 }
 
 // A Commit is what came of a group of operations.
@@ -179,7 +181,8 @@ func (p *Partition) Commit(ctx context.Context, operations []Operation) (Commit,
 }
 
 func (p *Partition) sendCommits(groups [][]Operation) ([]Commit, error) {
-	ctx, cancel := p.background()
+	// A commit may carry many megabytes; giving it up too early would mean to send them again and again.
+	ctx, cancel := context.WithTimeout(context.Background(), 10*p.store.config.Timeout)
 	defer cancel()
 	config := &p.store.config
 	keys := []string{p.names.index, p.names.pending, p.names.running, p.names.claims, p.names.failing, p.names.log}

@@ -15,14 +15,15 @@ package partition
 //	                      refuse is a destroy of what must not be stored
 //	fail                  the same for a render that gave nothing: what is stored stays, the key is pending again after
 //	                      delay · 2^(failures-1), at most maxDelay
-//	push remove           the ticket is a floor: everything with a lower ticket was seen by whoever pushes. Happens only
-//	                      if nothing has a higher one; the key is pending in any case
+//	push remove           a ticket taken now. The given one is a floor: everything with a lower ticket was seen by
+//	                      whoever pushes. Happens only if nothing has a higher one; the key is pending in any case
 //	overwrite erase       a ticket taken now; the key is pending, but for a value that is push-only
 //	pend                  nothing is written; the key is pending after delay
 //
 //	returns {incarnation, last id of the log, then for each operation its outcome}
 //	  stored destroyed refused failed pending   it happened
 //	  superseded   something with a higher ticket is there
+//	  unseen       the same, but it was pushed by somebody who may not have seen what the operation shows
 //	  done         it had happened before
 //	  lost         a failure of a claim that somebody else holds by now
 //	  full         there are too many entries or pending keys
@@ -93,7 +94,7 @@ local function put(op)
 end
 local function bury(op)
   if LEAVE_TOMBSTONES then
-    redis.call('SET', op.entry, '{"ticket":"' .. op.ticket .. '","gone":true}\n', 'PX', math.ceil(life / 1000))
+    redis.call('SET', op.entry, '{"ticket":"' .. op.ticket .. '"' .. (op.floor or '') .. ',"gone":true}\n', 'PX', math.ceil(life / 1000))
   else
     redis.call('DEL', op.entry)
   end
@@ -101,19 +102,21 @@ local function bury(op)
   record(op, 'destroy')
   return 'destroyed'
 end
+-- stamp gives an operation a ticket of this moment, and a floor if it is not exact.
+local function stamp(op, floor)
+  op.ticket = tick()
+  if floor then op.floor = ',"floor":"' .. floor .. '"' end
+  op.value = '{"ticket":"' .. op.ticket .. '"' .. (op.floor or '') .. string.sub(op.value, 33)
+end
 
 local does = {}
-local function splice(op) op.value = string.sub(op.value, 1, 11) .. op.ticket .. string.sub(op.value, 32) end
 local function fence(op, write)
-  local ticket = head_of(op.entry)
+  local ticket, _, floor = head_of(op.entry)
   local claim = op.ticket
-  if not EARLY_TICKETS then
-    op.ticket = tick()
-    splice(op)
-  end
+  if not EARLY_TICKETS then stamp(op) end
   local outcome
   if CHECK_TICKETS and ticket > op.ticket then
-    outcome = 'superseded'
+    outcome = floor >= claim and 'superseded' or 'unseen'
   elseif ticket == op.ticket then
     outcome = 'done'
   else
@@ -142,30 +145,47 @@ does.fail = function(op)
   record(op, 'fail')
   return 'failed'
 end
-local function floor(op, write)
+-- A push that is not exact gets a ticket of the moment of its commit: what was rendered or pushed before, and comes late,
+-- does not replace it. That it may not show what those show is what its floor says: they are told unseen.
+--
+--   process A: claims k, ticket 7; asks the application, which answers version 1; is slow
+--   process B: has seen ticket 5; a job changes k to version 2 and pushes that; ticket 8, floor 5; the job is replied to
+--   process A: commits version 1 with ticket 7: unseen, it claims k again
+local function push(op, write)
   local ticket, push_only = head_of(op.entry)
   if push_only then return nil end
   local outcome = 'superseded'
-  if not misplaced(op) and ticket < op.ticket then outcome = write(op) end
+  if not misplaced(op) and ticket < op.ticket then
+    stamp(op, op.ticket)
+    outcome = write(op)
+  end
   if not pend(op, now) then return 'full' end
   return outcome
 end
+local nothing_seen = fixed(0)
 does.overwrite = function(op)
-  op.ticket = tick()
-  splice(op)
+  if string.sub(op.value, 32, 48) == '","pushOnly":true' then
+    stamp(op)
+    return put(op)
+  end
+  stamp(op, nothing_seen)
   local outcome = put(op)
-  if string.sub(op.value, 32, 48) ~= '","pushOnly":true' then pend(op, now) end
+  pend(op, now)
   return outcome
 end
 does.erase = function(op)
   local _, push_only = head_of(op.entry)
-  op.ticket = tick()
+  if push_only then
+    stamp(op)
+    return bury(op)
+  end
+  stamp(op, nothing_seen)
   local outcome = bury(op)
-  if not push_only then pend(op, now) end
+  pend(op, now)
   return outcome
 end
-does.push = function(op) return floor(op, put) or does.overwrite(op) end
-does.remove = function(op) return floor(op, bury) or does.erase(op) end
+does.push = function(op) return push(op, put) or does.overwrite(op) end
+does.remove = function(op) return push(op, bury) or does.erase(op) end
 does.pend = function(op)
   if pend(op, now + op.delay) then return 'pending' end
   return 'full'

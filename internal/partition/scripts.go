@@ -84,15 +84,17 @@ local function tick()
 end
 `
 
-// stored reads the head of what is stored under a key: its ticket, ” where nothing is or where it cannot be read, and
-// whether the application cannot render it.
+// stored reads the head of what is stored under a key. It returns its ticket, ” where nothing is or where it cannot be
+// read; whether the application cannot render it; and its floor: whatever happened before that ticket is sure to be shown.
+// The floor is the ticket, but for a push that was not exact: see push in commitScript.
 const stored = `
+local floor_member = '^,"floor":"(' .. string.rep('%d', 20) .. ')"'
 local function head_of(entry)
-  local head = redis.pcall('GETRANGE', entry, 0, 47)
-  if type(head) ~= 'string' then return '', false end
+  local head = redis.pcall('GETRANGE', entry, 0, 62)
+  if type(head) ~= 'string' then return '', false, '' end
   local ticket, rest = string.match(head, '^{"ticket":"(%d+)"(.*)')
-  if not ticket or #ticket ~= 20 then return '', false end
-  return ticket, string.sub(rest, 1, 16) == ',"pushOnly":true'
+  if not ticket or #ticket ~= 20 then return '', false, '' end
+  return ticket, string.sub(rest, 1, 16) == ',"pushOnly":true', string.match(rest, floor_member) or ticket
 end
 `
 
@@ -142,19 +144,19 @@ return reply
 //	returns {incarnation, last id of the log, then for each entry: outcome, ticket, detail}
 //	  claimed   ticket of the render; repeated for the same token
 //	  busy      another render runs; the key is pending again; ticket is the need to come back with
-//	  done      a render with that ticket was committed after the wish
+//	  done      what is there, with that ticket, shows what the wish wants shown
 //	  failed    a render with that ticket failed after the wish; detail is its error
 //	  pushed    the entry is push-only: there is nothing to render
 const claimScript = `
 local failing, log = KEYS[5], KEYS[6]
 local lease = tonumber(ARGV[4])
 local function claim(entry, key, token, need)
-  local ticket, push_only = head_of(entry)
+  local ticket, push_only, floor = head_of(entry)
   if push_only then return 'pushed', ticket, '' end
   local holder = redis.call('HGET', claims, key)
   if holder and string.sub(holder, 22) == token then return 'claimed', string.sub(holder, 1, 20), '' end
   if need ~= '' then
-    if ticket > need then return 'done', ticket, '' end
+    if floor > need then return 'done', ticket, '' end
     local failure = redis.call('HGET', failing, key)
     if failure and string.sub(failure, 1, 20) > need then
       return 'failed', string.sub(failure, 1, 20), string.match(failure, '^%d+ %d+ (.*)') or ''

@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -78,7 +79,7 @@ var errClosed = errors.New("the renderer was closed")
 // New returns a renderer; it does no I/O.
 func New(config Config) *Renderer {
 	r := &Renderer{
-		config: config, token: newToken(), slots: make(chan struct{}, config.Limit), kick: make(chan struct{}, 1),
+		config: config, token: rand.Text(), slots: make(chan struct{}, config.Limit), kick: make(chan struct{}, 1),
 	}
 	r.share.flights = make(map[string]*pair)
 	r.held.claims = make(map[partition.Due]heldClaim)

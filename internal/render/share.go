@@ -3,8 +3,6 @@ package render
 import (
 	"strconv"
 	"sync"
-
-	"github.com/itscales/scales/internal/jobqueue"
 )
 
 // share lets all callers in a process that need the same key wait for the same render.
@@ -80,8 +78,7 @@ func (s *share) land(f *flight, result Result) {
 	close(f.done)
 }
 
-func newToken() string { return jobqueue.NewID() }
-
+// nextToken names a claim, so that one that is sent twice is granted once.
 func (r *Renderer) nextToken() string {
 	return r.token + "-" + strconv.FormatUint(r.claims.Add(1), 36)
 }

@@ -126,7 +126,7 @@ func (s *shift) settle(d *jobqueue.Delivery, reply *message.Response, owed step.
 	}
 	debt, err := owed.Encode()
 	if err != nil {
-		s.Logger.Error("scales: what a job owes cannot be encoded", "job", d.ID, "error", err)
+		s.bury(d, nil, problem.ApplicationPanicked(), "what it owes cannot be encoded: "+err.Error())
 		return
 	}
 	decide := func() bool {

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/itscales/scales/internal/jobqueue"
+	"github.com/itscales/scales/internal/outage"
 	"github.com/itscales/scales/internal/render"
 	"github.com/itscales/scales/internal/step"
 )
@@ -48,6 +49,7 @@ type Config struct {
 	DrainTimeout time.Duration // of the jobs under way when Run is told to end
 	MaxReply     int64         // largest body of a response
 	Logger       *slog.Logger
+	Outage       *outage.Log
 }
 
 type shift struct {
@@ -107,8 +109,8 @@ func (s *shift) beat(ctx context.Context) {
 			return
 		}
 		took, err := s.Consumer.Beat(ctx)
+		s.Outage.Note(err)
 		if err != nil {
-			s.Logger.Warn("scales: a heartbeat failed", "error", err)
 			continue
 		}
 		if took || s.Consumer.Doubt() {
@@ -140,7 +142,7 @@ func (s *shift) take(ctx context.Context) {
 			err := s.Consumer.Join(ctx)
 			joined = err == nil
 			if err != nil {
-				s.Logger.Warn("scales: the worker waits for Redis", "error", err)
+				s.Outage.Note(err)
 				wait(ctx, pause)
 				continue
 			}
@@ -160,8 +162,8 @@ func (s *shift) take(ctx context.Context) {
 				<-s.slots
 			}
 		}
+		s.Outage.Note(err)
 		if err != nil {
-			s.Logger.Warn("scales: jobs could not be fetched", "error", err)
 			wait(ctx, pause)
 		}
 	}

@@ -1,0 +1,32 @@
+package outage_test
+
+import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"github.com/itscales/scales/internal/outage"
+)
+
+func TestAnOutageIsLoggedOnceAndSoIsItsEnd(t *testing.T) {
+	var b bytes.Buffer
+	l := outage.New(slog.New(slog.NewTextHandler(&b, nil)), "Redis")
+	gone := errors.New("gone")
+	for _, err := range []error{nil, gone, gone, nil, nil, gone} {
+		l.Note(err)
+	}
+	var got []string
+	for line := range strings.Lines(b.String()) {
+		if strings.Contains(line, "Redis is away") {
+			got = append(got, "away")
+		}
+		if strings.Contains(line, "Redis is back") {
+			got = append(got, "back")
+		}
+	}
+	if strings.Join(got, " ") != "away back away" {
+		t.Errorf("logged: %s", b.String())
+	}
+}
