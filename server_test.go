@@ -21,9 +21,10 @@ import (
 	"github.com/itscales/scales/internal/redistest"
 )
 
-// single starts a system on an embedded Redis.
+// single starts a system on an embedded Redis, beside other tests.
 func single(t *testing.T, app http.Handler, s setup) *system {
 	t.Helper()
+	t.Parallel()
 	return start(t, redistest.StartEmbedded(t).Client(t), app, s)
 }
 

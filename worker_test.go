@@ -101,7 +101,6 @@ func TestPlainHTTPSaysWhatChanged(t *testing.T) {
 		{"a query", "QUERY", "/a", func(w http.ResponseWriter, r *http.Request) {}, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
 			app := &pages{change: test.change}
 			s := single(t, app, setup{fill: names, cache: []scales.CacheOption{scales.Origin("https://shop.example")}})
 			s.send(test.method, test.target, "")
@@ -289,7 +288,6 @@ func TestRenderOutcomes(t *testing.T) {
 		}, 200, "after the hint"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
 			var bad atomic.Bool
 			app := &pages{
 				change: func(w http.ResponseWriter, r *http.Request) { bad.Store(true) },

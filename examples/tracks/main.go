@@ -17,7 +17,7 @@
 // finish what it has begun. The exit status is 0 if all is done, 1 if something failed and 2 if the flags make no sense.
 //
 // Where to start reading: application.go has the routes, handlers.go the writes, and writes.go says which pages a write
-// changes. Only handlers.go and roles.go know of Scales.
+// changes. Only handlers.go, roles.go and fill.go know of Scales.
 package main
 
 import (

@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -36,10 +37,36 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// newStore opens a new database.
+// newDatabase is the content of the file of a new database, which is made once for all tests.
+var newDatabase = sync.OnceValues(func() ([]byte, error) {
+	directory, err := os.MkdirTemp("", "tracks")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(directory)
+	path := filepath.Join(directory, "tracks.db")
+	s, err := openStore(context.Background(), path, time.Hour)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.close(); err != nil { // which brings the write-ahead log into the file
+		return nil, err
+	}
+	return os.ReadFile(path)
+})
+
+// newStore opens a copy of a new database.
 func newStore(t testing.TB) *store {
 	t.Helper()
-	return reopen(t, filepath.Join(t.TempDir(), "tracks.db"), time.Hour)
+	content, err := newDatabase()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "tracks.db")
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return reopen(t, path, time.Hour)
 }
 
 // reopen opens the database at path.

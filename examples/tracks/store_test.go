@@ -14,7 +14,8 @@ import (
 )
 
 func TestANewDatabaseHoldsTheSameTracksEveryTime(t *testing.T) {
-	one, other := contents(t, newStore(t)), contents(t, newStore(t))
+	one := contents(t, reopen(t, filepath.Join(t.TempDir(), "one.db"), time.Hour))
+	other := contents(t, reopen(t, filepath.Join(t.TempDir(), "other.db"), time.Hour))
 	if !slices.Equal(one, other) {
 		t.Error("two new databases differ")
 	}

@@ -2,6 +2,7 @@ package redistest
 
 import (
 	"testing"
+	"time"
 
 	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
@@ -18,12 +19,38 @@ type Embedded struct {
 func StartEmbedded(t testing.TB) *Embedded {
 	t.Helper()
 	embedded := miniredis.NewMiniRedis()
-	embedded.ClockTTL(true) // by default its clock stands still
 	if err := embedded.Start(); err != nil {
 		t.Fatalf("redistest: start the embedded Redis: %v", err)
 	}
 	t.Cleanup(embedded.Close)
+	follow(t, embedded)
 	return &Embedded{redis: embedded}
+}
+
+// follow has keys expire as time passes: by default the clock of the embedded
+// Redis stands still, and its own way to follow ours, ClockTTL, goes through
+// all keys with every command.
+func follow(t testing.TB, embedded *miniredis.Miniredis) {
+	const tick = 20 * time.Millisecond
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		ticker := time.NewTicker(tick)
+		defer ticker.Stop()
+		for last := time.Now(); ; {
+			select {
+			case now := <-ticker.C:
+				embedded.FastForward(now.Sub(last))
+				last = now
+			case <-stop:
+				return
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		close(stop)
+		<-stopped
+	})
 }
 
 // Addr returns host:port.
