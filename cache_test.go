@@ -316,8 +316,8 @@ func TestOptionsAreCheckedTogether(t *testing.T) {
 		}
 	}
 	c := must(scales.NewCache(rdb))(t)
-	_, err = scales.NewServer(c, scales.Deadline(0), scales.MaxBody(-1), scales.BodyTimeout(0), scales.QueueLength(0), scales.ReservedPrefix("x"))
-	for _, name := range []string{"Deadline", "MaxBody", "BodyTimeout", "QueueLength", "ReservedPrefix"} {
+	_, err = scales.NewServer(c, scales.Deadline(0), scales.MaxBody(-1), scales.BodyMemory(-2), scales.BodyTimeout(0), scales.QueueLength(0), scales.ReservedPrefix("x"))
+	for _, name := range []string{"Deadline", "MaxBody", "BodyMemory", "BodyTimeout", "QueueLength", "ReservedPrefix"} {
 		if err == nil || !strings.Contains(err.Error(), "option "+name) {
 			t.Errorf("option %s is not named in: %v", name, err)
 		}

@@ -202,6 +202,7 @@ func (c *cacheConfig) validate() (*url.URL, *canonical.Rules, error) {
 type serverConfig struct {
 	deadline    time.Duration
 	maxBody     int64
+	bodyMemory  int64
 	bodyTimeout time.Duration
 	maxQueue    int
 	delegate    func(*http.Request) bool
@@ -211,7 +212,7 @@ type serverConfig struct {
 
 func defaultServerConfig() serverConfig {
 	return serverConfig{
-		deadline: 15 * time.Second, maxBody: 1 << 20, bodyTimeout: 10 * time.Second, maxQueue: 10_000, reserved: "/.scales/",
+		deadline: 15 * time.Second, maxBody: 1 << 20, bodyMemory: 256 << 20, bodyTimeout: 10 * time.Second, maxQueue: 10_000, reserved: "/.scales/",
 	}
 }
 
@@ -224,6 +225,12 @@ func Deadline(d time.Duration) ServerOption {
 // MaxBody limits the body of a request in bytes; a larger one is answered 413. Default 1 MiB.
 func MaxBody(bytes int64) ServerOption {
 	return serverOption(func(c *serverConfig) { c.maxBody = bytes })
+}
+
+// BodyMemory limits the bodies of all requests under way at the server together, in bytes as they arrive; what does not
+// fit is answered 503. At least MaxBody; default 256 MiB.
+func BodyMemory(bytes int64) ServerOption {
+	return serverOption(func(c *serverConfig) { c.bodyMemory = bytes })
 }
 
 // BodyTimeout limits the time in which the body of a request must arrive; a slower one is answered 408. It needs a
@@ -259,6 +266,7 @@ func (c *serverConfig) validate() error {
 	var r require
 	r.that(c.deadline > 0, "option Deadline: %v is not positive", c.deadline)
 	r.that(c.maxBody >= 0, "option MaxBody: %d is negative", c.maxBody)
+	r.that(c.bodyMemory >= c.maxBody, "option BodyMemory: %d is under MaxBody, %d", c.bodyMemory, c.maxBody)
 	r.that(c.bodyTimeout > 0, "option BodyTimeout: %v is not positive", c.bodyTimeout)
 	r.that(c.maxQueue >= 1, "option QueueLength: %d is not positive", c.maxQueue)
 	r.that(len(c.reserved) > 2 && strings.HasPrefix(c.reserved, "/") && strings.HasSuffix(c.reserved, "/"),

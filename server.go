@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/itscales/scales/internal/canonical"
@@ -27,6 +28,7 @@ type Server struct {
 	cache    *Cache
 	config   serverConfig
 	producer *jobqueue.Producer
+	bodies   atomic.Int64 // bytes of the request bodies under way
 
 	middleware []func(http.Handler) http.Handler
 	handler    http.Handler // the middleware around serve
@@ -170,7 +172,8 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request) {
 		s.refuseJob(w, r, err)
 		return
 	}
-	body, refusal := s.readBody(w, r)
+	body, release, refusal := s.readBody(w, r)
+	defer release()
 	if refusal != nil {
 		refusal.Write(w, r)
 		return
@@ -209,25 +212,30 @@ func writeReply(w http.ResponseWriter, r *http.Request, reply *message.Response)
 	writeBody(w, r, reply.Status, reply.Body)
 }
 
-// readBody reads the body of a request, within the limits of size and time.
-func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, *problem.Problem) {
-	refuse := func(p problem.Problem) ([]byte, *problem.Problem) {
+// readBody reads the body of a request, within the limits of size, memory and time. The caller calls release when it does
+// not hold the body any more.
+func (s *Server) readBody(w http.ResponseWriter, r *http.Request) (body []byte, release func(), refusal *problem.Problem) {
+	meter := &bodyMeter{body: r.Body, total: &s.bodies, limit: s.config.bodyMemory}
+	refuse := func(p problem.Problem) ([]byte, func(), *problem.Problem) {
 		w.Header().Set("Connection", "close") // the rest of the body is not read
-		return nil, &p
+		return nil, meter.release, &p
 	}
 	if r.ContentLength > s.config.maxBody {
 		return refuse(problem.BodyTooLarge(s.config.maxBody))
 	}
 	if r.Body == nil || r.Body == http.NoBody {
-		return nil, nil
+		return nil, meter.release, nil
 	}
 	controller := http.NewResponseController(w)
 	if err := controller.SetReadDeadline(time.Now().Add(s.config.bodyTimeout)); err == nil {
 		// Without it net/http would take the client for gone while we wait for the reply.
 		defer func() { _ = controller.SetReadDeadline(time.Time{}) }()
 	}
-	body, err := io.ReadAll(io.LimitReader(r.Body, s.config.maxBody+1))
+	body, err := io.ReadAll(io.LimitReader(meter, s.config.maxBody+1))
 	switch {
+	case errors.Is(err, errBodyMemory):
+		w.Header().Set("Retry-After", "1")
+		return refuse(problem.BodiesTooLarge(s.config.bodyMemory))
 	case int64(len(body)) > s.config.maxBody:
 		return refuse(problem.BodyTooLarge(s.config.maxBody))
 	case errors.Is(err, os.ErrDeadlineExceeded):
@@ -235,8 +243,29 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, *prob
 	case err != nil:
 		return refuse(problem.BodyIncomplete())
 	}
-	return body, nil
+	return body, meter.release, nil
 }
+
+var errBodyMemory = errors.New("the bodies under way are over the limit")
+
+// bodyMeter counts the bytes of a body as they arrive, together with those of all other bodies.
+type bodyMeter struct {
+	body  io.Reader
+	total *atomic.Int64
+	limit int64
+	held  int64
+}
+
+func (m *bodyMeter) Read(p []byte) (int, error) {
+	n, err := m.body.Read(p)
+	m.held += int64(n)
+	if m.total.Add(int64(n)) > m.limit {
+		return n, errBodyMemory
+	}
+	return n, err
+}
+
+func (m *bodyMeter) release() { m.total.Add(-m.held) }
 
 // jobOf returns the job that carries a request: everything end-to-end, and nothing that belongs to the connection.
 func jobOf(r *http.Request, body []byte) (jobqueue.Job, error) {

@@ -146,6 +146,30 @@ func TestBodiesHaveLimits(t *testing.T) {
 	}
 }
 
+func TestBodiesTogetherHaveALimit(t *testing.T) {
+	release, began := make(chan struct{}), make(chan struct{}, 10)
+	app := handler(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == "POST" {
+			began <- struct{}{}
+			<-release
+		}
+	})
+	s := single(t, app, setup{server: []scales.ServerOption{scales.MaxBody(10), scales.BodyMemory(15)}})
+	first := make(chan response)
+	go func() { first <- s.send("POST", "/", "0123456789") }()
+	<-began
+	s.send("POST", "/", "012345").problem(t, 503, "bodies-too-large")
+	second := make(chan response)
+	go func() { second <- s.send("POST", "/", "01234") }()
+	<-began
+	close(release)
+	(<-first).is(t, 200, "")
+	(<-second).is(t, 200, "")
+	for range 3 { // what is over is not counted any more
+		s.send("POST", "/", "0123456789").is(t, 200, "")
+	}
+}
+
 func TestAConnectionServesFurtherRequestsAfterABody(t *testing.T) {
 	// The deadline for reading a body must not outlive it: net/http would take the client for gone.
 	app := handler(func(w http.ResponseWriter, r *http.Request) {

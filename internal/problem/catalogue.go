@@ -67,6 +67,14 @@ func BodyTooLarge(limit int64) Problem {
 		Members: []Member{{"limit", limit}}}
 }
 
+// BodiesTooLarge: the bodies of all requests under way have as many bytes as
+// they may.
+func BodiesTooLarge(limit int64) Problem {
+	return Problem{Type: "bodies-too-large", Title: "Too many request bodies are under way", Status: http.StatusServiceUnavailable,
+		Detail:  fmt.Sprintf("the bodies of the requests under way are over %d bytes together (option BodyMemory); the request was not carried out", limit),
+		Members: []Member{{"limit", limit}}}
+}
+
 // BodyTimeout: the request body took longer than the limit.
 func BodyTimeout(limit time.Duration) Problem {
 	return Problem{Type: "body-timeout", Title: "The request body took too long", Status: http.StatusRequestTimeout,

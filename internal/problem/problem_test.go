@@ -46,6 +46,7 @@ var catalogue = []struct {
 	{problem.ReplyTooLarge(8 << 20), "reply-too-large", 502, []string{"8388608", "MaxReply"}},
 	{problem.MethodNotSupported("TRACE"), "method-not-supported", 501, []string{"TRACE"}},
 	{problem.Reserved("/.scales/"), "reserved", 404, []string{"/.scales/", "ReservedPrefix"}},
+	{problem.BodiesTooLarge(100), "bodies-too-large", 503, []string{"100 bytes", "BodyMemory"}},
 	{problem.Expired(), "expired", 503, []string{"not carried out"}},
 	{problem.Lost(), "entry-lost", 503, []string{"entry"}},
 	{problem.Misconfigured("an option is missing"), "misconfigured", 500, []string{"an option is missing"}},
