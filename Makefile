@@ -26,7 +26,7 @@ fuzz: ## Every fuzz target for FUZZTIME (60s)
 
 .PHONY: property
 property: ## The fence under HISTORIES (10000) random histories
-	go test ./ -count=1 -timeout 0 -run TestFence -histories $(HISTORIES)
+	go test ./internal/render -count=1 -timeout 0 -v -run '^TestFence$$' -histories $(HISTORIES)
 
 .PHONY: soak
 soak: ## The fence under 100000 random histories

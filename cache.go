@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -36,7 +38,9 @@ type Cache struct {
 	// upstream broke. It serves nothing.
 	httpServer *http.Server
 
-	outage *outage.Log
+	outage  *outage.Log
+	healing sync.WaitGroup
+	healed  atomic.Int64 // when a lost entry was made pending last, in ns
 
 	mu     sync.Mutex
 	closed bool
@@ -185,15 +189,39 @@ func (c *Cache) read(ctx context.Context, key string) (*message.Entry, error) {
 			return nil, fmt.Errorf("%w: %s", ErrNotFound, key)
 		}
 		c.config.logger.Error("scales: an entry cannot be decoded and counts as lost", "key", key, "error", err)
+		c.heal(key)
 		return nil, fmt.Errorf("%w: %s: %w", ErrLost, key, err)
 	}
 	switch {
 	case found.Lost:
+		c.heal(key)
 		return nil, fmt.Errorf("%w: %s", ErrLost, key)
 	case !found.Filled:
 		return nil, fmt.Errorf("%w: %s", ErrNotFilled, key)
 	}
 	return nil, fmt.Errorf("%w: %s", ErrNotFound, key)
+}
+
+// heal makes a key whose entry was lost pending, for a worker to render it; not more than one in a while, for reads are
+// many. Push-only entries come back with their next push.
+func (c *Cache) heal(key string) {
+	const interval = 10 * time.Millisecond
+	last, now := c.healed.Load(), time.Now().UnixNano()
+	if now-last < int64(interval) || !c.healed.CompareAndSwap(last, now) {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return
+	}
+	c.healing.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), c.config.timeout)
+		defer cancel()
+		if err := c.commit(ctx, []partition.Operation{{Kind: partition.OpPend, Key: key}}); err != nil {
+			c.config.logger.Warn("scales: a lost entry could not be made pending", "key", key, "error", err)
+		}
+	})
 }
 
 // exists reports whether a canonical key has an entry or a tombstone. When in doubt it does: a render tells.
@@ -260,6 +288,9 @@ func (c *Cache) change(ctx context.Context, kind partition.Kind, keys []string) 
 
 // commit performs operations, those of each partition in one atomic step.
 func (c *Cache) commit(ctx context.Context, operations []partition.Operation) error {
+	if err := render.Stamp(ctx, c.store, operations); err != nil {
+		return c.unavailable(err)
+	}
 	byPartition := make(map[*partition.Partition][]partition.Operation)
 	for _, op := range operations {
 		p := c.store.Of(op.Key)
@@ -392,6 +423,39 @@ func (c *Cache) endFill(ctx context.Context, begun []string) error {
 	return nil
 }
 
+// awaitLayout waits until Redis can be asked whether the cache is laid out as this one is, or ctx ends.
+func (c *Cache) awaitLayout(ctx context.Context) error {
+	for ctx.Err() == nil {
+		c.mu.Lock()
+		closed := c.closed
+		c.mu.Unlock()
+		if closed {
+			return ErrClosed
+		}
+		err := c.checkLayout(ctx)
+		if err == nil || errors.Is(err, ErrLayout) {
+			return err
+		}
+		c.outage.Note(err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	return nil
+}
+
+func (c *Cache) checkLayout(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, c.config.timeout)
+	defer cancel()
+	for _, p := range c.store.All() {
+		if _, err := p.Filled(ctx); err != nil {
+			return c.unavailable(err)
+		}
+	}
+	return nil
+}
+
 // Queue returns the queue of jobs.
 func (c *Cache) Queue() *Queue { return &Queue{cache: c} }
 
@@ -408,6 +472,7 @@ func (c *Cache) Close(ctx context.Context) error {
 		for _, stop := range slices.Backward(closes) { // what began last ends first
 			stop()
 		}
+		c.healing.Wait()
 		c.store.Close()
 	}()
 	select {

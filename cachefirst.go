@@ -45,7 +45,7 @@ func CacheFirst(cache *Cache, opts ...CacheFirstOption) func(http.Handler) http.
 	}
 	return func(next http.Handler) http.Handler {
 		f := &cacheFirst{cache: cache, next: next, rules: cache.stepRules(), single: config.app == nil}
-		f.patience = 2 * (config.render.timeout + cache.config.timeout)
+		f.patience = config.render.timeout + cache.config.timeout
 		app := config.app
 		if app == nil {
 			app = http.HandlerFunc(f.render)
@@ -128,14 +128,22 @@ func (f *cacheFirst) change(w http.ResponseWriter, r *http.Request) {
 // pay does what a request owes to the cache, also when its client has left. Where Redis is away it is done when Redis
 // is back, if this process lives that long; the response does not wait for it.
 func (f *cacheFirst) pay(ctx context.Context, owed step.Owed) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), f.patience)
+	patience := f.patience
+	if f.cache.outage.Away() {
+		patience = f.cache.config.timeout
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()
 	if len(owed.Pending) > 0 {
 		if err := f.cache.pend(ctx, owed.Pending); err != nil {
 			f.cache.config.logger.Error("scales: keys could not be made pending; the cache may have drifted", "error", err)
 		}
 	}
-	if _, err := f.renderer.Perform(ctx, owed.Work); err != nil {
+	err := f.renderer.Stamp(ctx, &owed.Work)
+	if err == nil {
+		_, err = f.renderer.Perform(ctx, owed.Work)
+	}
+	if err != nil {
 		f.cache.config.logger.Error("scales: what a request owes could not be done; the cache may have drifted", "error", err)
 	}
 }

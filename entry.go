@@ -96,7 +96,7 @@ func (c *Cache) operation(key string, e Entry, floor func(*partition.Partition) 
 	case exact && e.PushOnly:
 		return op, fmt.Errorf("%w: %s: a push-only entry takes no ticket: its last push wins", ErrNotStorable, key)
 	case exact:
-		op.Kind, op.Position = partition.OpStore, e.Ticket.positions[p.Number]
+		op.Kind, op.Position = partition.OpPut, e.Ticket.positions[p.Number]
 	case floor != nil && !e.PushOnly:
 		op.Kind, op.Position = partition.OpPush, floor(p)
 	default:
@@ -104,7 +104,7 @@ func (c *Cache) operation(key string, e Entry, floor func(*partition.Partition) 
 	}
 	if e.gone {
 		op.Kind = map[partition.Kind]partition.Kind{
-			partition.OpStore: partition.OpDestroy, partition.OpPush: partition.OpRemove, partition.OpOverwrite: partition.OpErase,
+			partition.OpPut: partition.OpDrop, partition.OpPush: partition.OpRemove, partition.OpOverwrite: partition.OpErase,
 		}[op.Kind]
 		return op, nil
 	}

@@ -15,8 +15,8 @@ import (
 type FillState struct {
 	Keys    int // worked on
 	Stored  int
-	Refused int // the application's answer must not be stored
-	Failed  int // the application gave nothing usable, or has no such resource
+	Refused int // the application's answer must not be stored, or it has no such resource (any more)
+	Failed  int // the application gave nothing usable
 	Elapsed time.Duration
 }
 
@@ -131,8 +131,8 @@ func (f *fill) note(result render.Result) {
 		f.report.Refused++
 		f.report.Problems = append(f.report.Problems, FillProblem{result.Key, true, result.Reason})
 	case render.Destroyed:
-		result.Reason = "the application has no such resource"
-		fallthrough
+		f.report.Refused++
+		f.report.Problems = append(f.report.Problems, FillProblem{result.Key, true, "the application has no such resource"})
 	default:
 		f.report.Failed++
 		f.report.Problems = append(f.report.Problems, FillProblem{result.Key, false, result.Reason})

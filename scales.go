@@ -1,12 +1,13 @@
 // Package scales keeps every resource of a web application in a cache that is always current.
 //
 // A page that is read a thousand times for each time it changes should be built when it changes, not when it is read.
-// Scales renders every resource into Redis once, serves all reads from there, and renders again what a write has changed,
-// before the client gets the response to that write. There are three modules, and each grows by adding processes:
+// Scales renders every resource into Redis once, serves all reads from there, and renders again what a write has
+// changed, before the client gets the response to that write. There are three modules, and each grows by adding
+// processes:
 //
 //   - a [Cache] stores every resource, in Redis;
-//   - a [Server] answers GET and HEAD from the cache, and from nowhere else. Every other request becomes a job on a queue,
-//     and the server answers with the reply;
+//   - a [Server] answers GET and HEAD from the cache, and from nowhere else. Every other request becomes a job on a
+//     queue, and the server answers with the reply;
 //   - a [Worker] takes jobs, calls the application, renders what changed into the cache, and then replies.
 //
 // The application is any http.Handler. This is a whole program; must stands for the handling of errors:
@@ -37,12 +38,13 @@
 //
 // A resource is named by its key, the canonical form of its request target: "/tracks/7.json", "/tracks?page=2". What
 // counts in a key is an option of the Cache, because all three modules must agree: [QueryParameters], [Hosts],
-// [MaxKeyLength]. A hit is answered with the stored status, header and body. A miss is a 404 if the cache was filled, and a
-// 503 if it never was or has been lost; it does not reach the application. [Delegate] names the reads that cannot be
-// stored, such as a search; they travel as jobs. [NotFound] replaces the 404 page.
+// [MaxKeyLength]. A hit is answered with the stored status, header and body. A miss is a 404 if the cache was filled,
+// and a 503 if it never was or has been lost; it does not reach the application. [Delegate] names the reads that
+// cannot be stored, such as a search; they travel as jobs. [NotFound] replaces the 404 page.
 //
-// Answers of Scales itself are problem details (RFC 9457), whose type begins with "urn:scales:problem:". A 503 means that
-// the request was surely not carried out and may be sent again; a 504 means that nobody knows.
+// Answers of Scales itself are problem details (RFC 9457), whose type begins with "urn:scales:problem:". A 503 means
+// that the request was surely not carried out and may be sent again; a 504 means that it goes on, or that nobody
+// knows.
 //
 // # Working
 //
@@ -53,11 +55,11 @@
 //   - what Location and Content-Location of the response name, if it is of the same origin (RFC 9111, section 4.4);
 //   - what Link: <…>; rel="invalidates" in the response names, if it is of the same origin.
 //
-// A render is a GET of a key through the application, with the host of [Origin], Accept: */* and nothing of any client's.
-// [Rendering] tells a handler that it is in one. The answers 200, 203, 204, 300 to 303, 307 and 308 are stored; 404, 410
-// and other 4xx remove the key; no-store, private, Set-Cookie, a Vary on anything but Accept-Encoding, and a body over
-// [MaxEntrySize] remove it as well and are logged; 408, 425, 429, 5xx, a panic and a time-out keep the last good entry and
-// are tried again.
+// A render is a GET of a key through the application, with the host of [Origin], Accept: */* and nothing of any
+// client's. [Rendering] tells a handler that it is in one. The answers 200, 203, 204, 300 to 303, 307 and 308 are
+// stored; 404, 410 and other 4xx remove the key; no-store, private, Set-Cookie, a Vary on anything but
+// Accept-Encoding, and a body over [MaxEntrySize] remove it as well and are logged; 408, 425, 429, 5xx, a panic and a
+// time-out keep the last good entry and are tried again.
 //
 // # Writing
 //
@@ -71,9 +73,10 @@
 //
 // # Filling
 //
-// [Worker.Fill] renders every key of a sequence and, if none has failed, marks the cache as filled: from then on a miss is a
-// true 404. It may run beside servers and workers, and again at any time. An application that pushes everything calls
-// [Cache.MarkFilled] instead. [Cache.Ready] says whether the cache can be relied upon, and what is wrong if not.
+// [Worker.Fill] renders every key of a sequence and, if none has failed, marks the cache as filled: from then on a
+// miss is a true 404. It may run beside servers and workers, and again at any time. An application that pushes
+// everything calls [Cache.MarkFilled] instead. [Cache.Ready] says whether the cache can be relied upon, and what is
+// wrong if not.
 //
 // # An existing service
 //
@@ -82,24 +85,25 @@
 //
 // # Stopping
 //
-// First http.Server.Shutdown, then [Server.Close], then the context of [Worker.Run], then [Cache.Close], then the Redis
-// client, which Scales never closes. A worker that goes on until the server has had its last reply leaves no client
-// waiting. A process that is killed instead loses no accepted write: other workers take its jobs over.
+// First http.Server.Shutdown, then [Server.Close], then the context of [Worker.Run], then [Cache.Close], then the
+// Redis client, which Scales never closes. A worker that goes on until the server has had its last reply leaves no
+// client waiting. The jobs of a worker that is killed are taken over by others.
 //
 // # Guarantees
 //
 //   - Reads do not reach the application, but for [Delegate].
 //   - A miss is a true 404. Where Scales cannot know, it answers 503.
 //   - The cache converges to what the application would answer, whatever the order in which renders end.
-//   - Whoever holds the response to a write sees that write, or a later one, in all that it pushed, updated or destroyed;
-//     a render that failed is the exception, and is logged.
-//   - A request with a repeatable method (GET, HEAD, OPTIONS, PUT, DELETE) is carried out at least once if its worker
-//     dies before its deadline, any other at most once.
+//   - Whoever holds the response to a write sees that write, or a later one, in all that it pushed, updated or
+//     destroyed; a render that failed is the exception, and is logged.
+//   - A request that was begun is finished, also when its worker dies: one whose method is repeatable (PUT, DELETE and
+//     the safe ones) is run again until its deadline. Every other is run at most once; where nobody knows how far it
+//     came, the client gets a 502 and the request is kept as a [DeadLetter].
 //   - Nothing of one client ends up in an entry or in another client's response.
 //
-// They hold as far as Redis keeps what it has acknowledged, and they need one thing of the application: a GET that begins
-// after the handler of a write has returned must see that write. docs/DESIGN.md tells how each is kept and names the test
-// that shows it; docs/protocol.md has every key in Redis.
+// They hold as far as Redis keeps what it has acknowledged, and they need one thing of the application: a GET that
+// begins after the handler of a write has returned must see that write. docs/DESIGN.md tells how each is kept and
+// names the test that shows it; docs/protocol.md has every key in Redis.
 package scales
 
 import (
@@ -143,6 +147,9 @@ var (
 
 	// ErrFillIncomplete means that a fill did not mark the cache as filled, because keys have failed.
 	ErrFillIncomplete = errors.New("scales: the fill is incomplete")
+
+	// ErrClosed means that the cache was closed.
+	ErrClosed = errors.New("scales: the cache was closed")
 
 	// ErrRunning means that a worker is running already.
 	ErrRunning = errors.New("scales: the worker is running already")

@@ -19,9 +19,6 @@ import (
 	"github.com/itscales/scales/internal/problem"
 )
 
-// retention is how long replies that nobody reads are kept.
-const retention = time.Minute
-
 // A Server answers GET and HEAD from the cache and sends all other requests over the queue to workers. It is an
 // http.Handler, and safe for concurrent use.
 type Server struct {
@@ -49,7 +46,7 @@ func NewServer(cache *Cache, opts ...ServerOption) (*Server, error) {
 		return nil, err
 	}
 	queue := cache.queueConfig()
-	queue.MaxQueue, queue.Retention = config.maxQueue, config.deadline+retention
+	queue.MaxQueue = config.maxQueue
 	s := &Server{cache: cache, config: config, producer: jobqueue.NewProducer(queue)}
 	s.handler = http.HandlerFunc(s.serve)
 	return s, nil

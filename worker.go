@@ -13,6 +13,9 @@ import (
 	"github.com/itscales/scales/internal/step"
 )
 
+// retention is how long replies that nobody reads are kept.
+const retention = time.Minute
+
 // A Worker takes jobs from the queue, calls the application, and keeps the cache current.
 //
 // The application is any http.Handler. It cannot tell that it is not behind net/http, except that connections cannot be
@@ -60,7 +63,7 @@ func (c *Cache) newRenderer(config renderConfig, app http.Handler) *render.Rende
 	r := render.New(render.Config{
 		Store: c.store, App: app, Rules: c.rules, Origin: c.origin, Mark: markRendering, Server: c.httpServer,
 		Limit: config.concurrency, Timeout: config.timeout, MaxEntry: c.config.maxEntry,
-		Lease: c.config.claimLease, Retry: 500 * time.Millisecond, Logger: c.config.logger,
+		Lease: c.config.claimLease, Retry: 500 * time.Millisecond, Logger: c.config.logger, Outage: c.outage,
 	})
 	c.onClose(r.Close)
 	return r
@@ -76,7 +79,8 @@ func (w *Worker) Use(middleware ...func(http.Handler) http.Handler) {
 func (w *Worker) serveApp(rw http.ResponseWriter, r *http.Request) { w.handler.ServeHTTP(rw, r) }
 
 // Run takes jobs until ctx ends; then it finishes those under way, as far as DrainTimeout allows, and returns nil. It
-// waits for Redis where that is away, at the start as well. A worker runs once at a time: otherwise ErrRunning.
+// waits for Redis where that is away, at the start as well. A worker runs once at a time: otherwise ErrRunning. Where the
+// cache in Redis has another number of partitions it is ErrLayout, and on a closed cache ErrClosed.
 func (w *Worker) Run(ctx context.Context) error {
 	w.mu.Lock()
 	if w.running {
@@ -90,6 +94,9 @@ func (w *Worker) Run(ctx context.Context) error {
 		defer w.mu.Unlock()
 		w.running = false
 	}()
+	if err := w.cache.awaitLayout(ctx); err != nil {
+		return err
+	}
 	defer w.cache.tending(w.renderer)()
 
 	queue := w.cache.queueConfig()

@@ -484,3 +484,82 @@ func TestRendersAreSharedByJobsAndProcesses(t *testing.T) {
 		t.Logf("%d renders for %d writes", renders.Load(), writes)
 	})
 }
+
+func TestPushOnlyEntriesStay(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient, partitions int) {
+		ctx := context.Background()
+		app := &pages{
+			change: func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(500) },
+			page:   func(w http.ResponseWriter, r *http.Request) { http.NotFound(w, r) },
+		}
+		s := start(t, rdb, app, setup{cache: []scales.CacheOption{scales.Partitions(partitions)}})
+		entry := scales.Text("pushed")
+		entry.PushOnly = true
+		if err := errors.Join(s.cache.Update(ctx, "/a"), s.cache.Push(ctx, "/a", entry), s.cache.Update(ctx, "/a")); err != nil {
+			t.Fatal(err)
+		}
+		s.send("POST", "/a", "") // may have changed something, so its target is rendered some time
+		for must(s.cache.Queue().Stats(ctx))(t).Pending > 0 {
+		}
+		s.send("GET", "/a", "").is(t, 200, "pushed")
+		if err := s.cache.Destroy(ctx, "/a"); err != nil {
+			t.Fatal(err)
+		}
+		s.send("GET", "/a", "").problem(t, 503, "not-filled")
+	})
+}
+
+func TestAWorkerOfAnotherLayoutDoesNotRun(t *testing.T) {
+	rdb := redistest.StartEmbedded(t).Client(t)
+	name := scales.Namespace(redistest.Namespace(t))
+	if err := newCache(t, rdb, name, scales.Partitions(2)).MarkFilled(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	worker := must(scales.NewWorker(newCache(t, rdb, name, scales.Partitions(3)), newShelf()))(t)
+	if err := worker.Run(context.Background()); !errors.Is(err, scales.ErrLayout) {
+		t.Errorf("Run: %v", err)
+	}
+	closed := newCache(t, rdb)
+	worker = must(scales.NewWorker(closed, newShelf()))(t)
+	if err := closed.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if err := worker.Run(context.Background()); !errors.Is(err, scales.ErrClosed) {
+		t.Errorf("Run on a closed cache: %v", err)
+	}
+}
+
+func TestHandlersThatHangDoNotHoldKeysFromOtherWorkers(t *testing.T) {
+	rdb := redistest.StartEmbedded(t).Client(t)
+	name := scales.Namespace(redistest.Namespace(t))
+	release := make(chan struct{})
+	t.Cleanup(func() { close(release) })
+	hangs := handler(func(w http.ResponseWriter, r *http.Request) { <-release })
+	hanging := start(t, rdb, hangs, setup{cache: []scales.CacheOption{name}, worker: []scales.WorkerOption{
+		scales.RenderConcurrency(1), scales.RenderTimeout(50 * time.Millisecond),
+	}})
+	app := newShelf()
+	s := start(t, rdb, app, setup{cache: []scales.CacheOption{name}})
+	if err := hanging.cache.Update(context.Background(), "/books"); err != nil {
+		t.Fatal(err)
+	}
+	for s.send("GET", "/books", "").body != "0 books" {
+	}
+}
+
+func TestThousandsOfUpdatesAreRenderedWithoutPauses(t *testing.T) {
+	var renders atomic.Int64
+	app := handler(func(w http.ResponseWriter, r *http.Request) { renders.Add(1) })
+	s := single(t, app, setup{})
+	updates := make([]string, 2000)
+	for i := range updates {
+		updates[i] = fmt.Sprint("/", i)
+	}
+	began := time.Now()
+	if err := s.cache.Update(context.Background(), updates...); err != nil {
+		t.Fatal(err)
+	}
+	for must(s.cache.Len(context.Background()))(t) < len(updates) {
+	}
+	t.Logf("%d renders in %v", renders.Load(), time.Since(began))
+}

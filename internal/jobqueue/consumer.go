@@ -17,9 +17,6 @@ import (
 // fetchBlock is how long a fetch waits for jobs, and so how long a drain waits for a fetch.
 const fetchBlock = 500 * time.Millisecond
 
-// mineCount is how many jobs of its own a consumer lists at once.
-const mineCount = 100
-
 // A Delivery is a job in the hands of a consumer.
 type Delivery struct {
 	Job
@@ -50,17 +47,13 @@ type Consumer struct {
 	clock   redisClock
 	settles *batch.Batcher[settle, bool]
 
-	mu    sync.Mutex
-	id    string // changes when the worker was taken for dead
-	doubt bool   // a fetch may have delivered jobs that never arrived
+	mu     sync.Mutex
+	id     string    // changes when the worker was taken for dead
+	doubt  bool      // jobs may be ours that are not in hand
+	beatAt time.Time // when the latest heartbeat that arrived was sent
 
 	observations map[string]observation // of the beat loop only
 	lookedAt     time.Time
-}
-
-type observation struct {
-	record string
-	since  time.Time
 }
 
 type settle struct {
@@ -94,118 +87,12 @@ func (c *Consumer) Now() int64 {
 	return now
 }
 
-// BeatInterval is how often Beat is to be called.
-func (c *Consumer) BeatInterval() time.Duration { return c.lease / 4 }
-
-// Join makes the consumer known. It is called before the first Fetch, and again by Beat where the consumer is forgotten.
-func (c *Consumer) Join(ctx context.Context) error {
-	_, err := c.beat(ctx, true)
-	return err
-}
-
-// Beat says that the consumer lives, and takes over jobs of consumers whose lease has expired. It reports whether there
-// are such jobs now; the caller finds them with Mine.
-func (c *Consumer) Beat(ctx context.Context) (took bool, err error) {
-	return c.beatAt(ctx, time.Now())
-}
-
-func (c *Consumer) beatAt(ctx context.Context, now time.Time) (took bool, err error) {
-	others, err := c.beat(ctx, false)
-	if err != nil {
-		return false, err
-	}
-	for _, dead := range c.expired(others, now) {
-		n, err := c.takeOver(ctx, dead, others[dead])
-		if err != nil {
-			return took, err
-		}
-		took = took || n > 0
-	}
-	return took, nil
-}
-
-// beat returns the records of the other consumers, "" for one that has jobs but no record.
-func (c *Consumer) beat(ctx context.Context, join bool) (map[string]string, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.config.Timeout)
-	defer cancel()
-	flag := ""
-	if join {
-		flag = "1"
-	}
-	id := c.ID()
-	args := []any{id, c.BeatInterval().Microseconds(), c.slots, flag}
-	reply, err := run(ctx, c.config.Client, c.scripts.beat, []string{c.keys.workers, c.keys.jobs}, args)
-	if err != nil {
-		return nil, err
-	}
-	if err := expect(reply, 4, "beat"); err != nil {
-		return nil, err
-	}
-	c.clock.learn(time.Now(), number(reply[0]))
-	if number(reply[1]) == 0 {
-		c.mu.Lock()
-		c.id = NewID() // what the old id owned is no longer ours
-		c.mu.Unlock()
-		c.config.Logger.Warn("scales: this worker was taken for dead, or Redis has lost its state; it goes on as a new one", "worker", id)
-		return c.beat(ctx, true)
-	}
-	others := make(map[string]string)
-	records, _ := reply[2].([]any)
-	for i := 0; i+1 < len(records); i += 2 {
-		others[text(records[i])] = text(records[i+1])
-	}
-	consumers, _ := reply[3].([]any)
-	for _, consumer := range consumers {
-		if _, ok := others[text(consumer)]; !ok {
-			others[text(consumer)] = ""
-		}
-	}
-	delete(others, id)
-	return others, nil
-}
-
-// expired returns the consumers whose record has not changed for a whole lease of this process's monotonic clock. Where
-// we have not looked for a while, Redis may have been away for them too: everything counts from anew.
-func (c *Consumer) expired(others map[string]string, now time.Time) []string {
-	if now.Sub(c.lookedAt) > c.lease/2 {
-		clear(c.observations)
-	}
-	c.lookedAt = now
-	var dead []string
-	for id, record := range others {
-		seen, ok := c.observations[id]
-		switch {
-		case !ok || seen.record != record:
-			c.observations[id] = observation{record, now}
-		case now.Sub(seen.since) >= c.lease:
-			dead = append(dead, id)
-		}
-	}
-	for id := range c.observations {
-		if _, ok := others[id]; !ok {
-			delete(c.observations, id)
-		}
-	}
-	return dead
-}
-
-func (c *Consumer) takeOver(ctx context.Context, dead, record string) (int64, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.config.Timeout)
-	defer cancel()
-	reply, err := run(ctx, c.config.Client, c.scripts.takeOver, []string{c.keys.workers, c.keys.jobs}, []any{dead, record, c.ID(), mineCount})
-	if err != nil {
-		return 0, err
-	}
-	n := number(reply[0])
-	if n >= 0 {
-		c.config.Logger.Warn("scales: a worker's lease has expired; its jobs are taken over", "worker", dead, "jobs", n)
-	}
-	return n, nil
-}
-
 // Fetch waits for up to n jobs that nobody had. It returns none after a while without any.
 func (c *Consumer) Fetch(ctx context.Context, n int) ([]*Delivery, error) {
 	id := c.ID()
+	// go-redis waits for the answer to a blocking call for ten seconds longer than that may take.
+	ctx, cancel := context.WithTimeout(ctx, fetchBlock+c.config.Timeout)
+	defer cancel()
 	streams, err := c.config.Client.XReadGroup(ctx, &redis.XReadGroupArgs{
 		Group: group, Consumer: id, Streams: []string{c.keys.jobs, ">"}, Count: int64(n), Block: fetchBlock,
 	}).Result()
@@ -230,22 +117,6 @@ func (c *Consumer) Fetch(ctx context.Context, n int) ([]*Delivery, error) {
 	return deliveries, nil
 }
 
-// Doubt reports, once, whether a fetch has failed, so that jobs may be ours that never arrived.
-func (c *Consumer) Doubt() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	doubt := c.doubt
-	c.doubt = false
-	return doubt
-}
-
-// SetDoubt makes the next call of Doubt report true.
-func (c *Consumer) SetDoubt() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.doubt = true
-}
-
 // fill reads the fields of a job's record.
 func (d *Delivery) fill(field func(string) string) {
 	d.ID, d.Server, d.Scheme, d.Remote, d.Request = field("id"), field("server"), field("scheme"), field("remote"), field("request")
@@ -256,41 +127,6 @@ func (d *Delivery) fill(field func(string) string) {
 	case d.Server == "" || strings.ContainsAny(d.Server, ":{}"):
 		d.Broken = errors.New("the record names no server")
 		d.Server = "nobody"
-	}
-}
-
-// Mine lists all jobs that the consumer owns, decided or not, in the order of the queue.
-func (c *Consumer) Mine(ctx context.Context) ([]*Delivery, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.config.Timeout)
-	defer cancel()
-	id := c.ID()
-	var all []*Delivery
-	for after := "-"; ; {
-		keys := []string{c.keys.jobs, c.keys.held, c.keys.owed}
-		reply, err := run(ctx, c.config.Client, c.scripts.mine, keys, []any{id, after, mineCount})
-		if err != nil {
-			return all, err
-		}
-		for _, item := range reply {
-			job, _ := item.([]any)
-			if len(job) != 5 {
-				return all, fmt.Errorf("mine script: %d values for a job", len(job))
-			}
-			fields := make(map[string]string)
-			pairs, _ := job[2].([]any)
-			for i := 0; i+1 < len(pairs); i += 2 {
-				fields[text(pairs[i])] = text(pairs[i+1])
-			}
-			d := &Delivery{StreamID: text(job[0]), Deliveries: number(job[1]), Consumer: id}
-			d.fill(func(name string) string { return fields[name] })
-			_, d.Decided = job[3].(string)
-			d.Owed = text(job[4])
-			all = append(all, d)
-			after = "(" + d.StreamID
-		}
-		if len(reply) < mineCount {
-			return all, nil
-		}
 	}
 }
 
@@ -331,7 +167,8 @@ func (c *Consumer) sendSettles(steps []settle) ([]bool, error) {
 }
 
 func (c *Consumer) sendSettlesOf(consumer string, steps []settle, indexes []int, results []bool) error {
-	ctx, cancel := context.WithTimeout(context.Background(), c.config.Timeout)
+	// Replies may have many megabytes; giving up too early would mean to send them again and again.
+	ctx, cancel := context.WithTimeout(context.Background(), 10*c.config.Timeout)
 	defer cancel()
 	keys := []string{c.keys.jobs, c.keys.held, c.keys.owed, c.keys.dead, c.keys.statistics}
 	streams := make(map[string]int)
@@ -369,12 +206,4 @@ func (c *Consumer) sendSettlesOf(consumer string, steps []settle, indexes []int,
 		}
 	}
 	return nil
-}
-
-// Leave removes the consumer if it owns nothing.
-func (c *Consumer) Leave(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, c.config.Timeout)
-	defer cancel()
-	_, err := run(ctx, c.config.Client, c.scripts.leave, []string{c.keys.workers, c.keys.jobs}, []any{c.ID()})
-	return err
 }

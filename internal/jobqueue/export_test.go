@@ -5,5 +5,8 @@ import (
 	"time"
 )
 
-// BeatAt is Beat at another time of the process's monotonic clock.
-func (c *Consumer) BeatAt(ctx context.Context, now time.Time) (bool, error) { return c.beatAt(ctx, now) }
+// BeatAt is BeatAndTakeOver at another time of the process's monotonic clock. It reports whether a lease had expired.
+func (c *Consumer) BeatAt(ctx context.Context, now time.Time) (bool, error) {
+	_, err := c.beatAndTakeOver(ctx, now)
+	return c.Doubt(), err
+}

@@ -42,9 +42,9 @@ type Config struct {
 	Prefix    string // of all keys; holds the hash tag of the queue's slot
 	Meta      string // name of the meta hash in that slot
 	Timeout   time.Duration
-	MaxQueue  int // producers: the longest queue
-	MaxDead   int // consumers: how many dead letters are kept
-	Retention time.Duration
+	MaxQueue  int           // producers: the longest queue
+	MaxDead   int           // consumers: how many dead letters are kept
+	Retention time.Duration // consumers: how long replies that nobody reads are kept
 	Logger    *slog.Logger
 	Guards    Guards
 }

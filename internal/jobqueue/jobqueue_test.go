@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -70,6 +72,25 @@ func (f *fixture) roundTrip(p *jobqueue.Producer, c *jobqueue.Consumer) {
 	moved, err := c.Finish(context.Background(), f.fetch(c, 1)[0], "")
 	ok(f.t, moved, err)
 	<-answers
+}
+
+// mine loads all jobs that a consumer owns.
+func (f *fixture) mine(c *jobqueue.Consumer) []*jobqueue.Delivery {
+	f.t.Helper()
+	owned, err := c.Owned(context.Background())
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	loaded, err := c.Load(context.Background(), slices.Collect(maps.Keys(owned))...)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	for _, d := range loaded {
+		if d == nil || d.Deliveries != owned[d.StreamID] {
+			f.t.Fatalf("listed %v, loaded %+v", owned, d)
+		}
+	}
+	return loaded
 }
 
 type answer struct {
@@ -240,9 +261,8 @@ func TestADecidedJobIsReleasedWithItsHeldReply(t *testing.T) {
 			moved, err := c.Decide(context.Background(), d, "held", "owed")
 			ok(t, moved, err)
 		}
-		mine, err := c.Mine(context.Background())
-		if err != nil || len(mine) != 1 || !mine[0].Decided || mine[0].Owed != "owed" || mine[0].First() {
-			t.Fatalf("%+v, %v", mine, err)
+		if mine := f.mine(c); len(mine) != 1 || !mine[0].Decided || mine[0].Owed != "owed" || mine[0].First() {
+			t.Fatalf("%+v", mine)
 		}
 		moved, err := c.Release(context.Background(), d)
 		ok(t, moved, err)
@@ -278,9 +298,9 @@ func TestJobsOfADeadWorkerAreTakenOverAndItsStepsAreRefused(t *testing.T) {
 		answers := do(p, context.Background(), "x", time.Minute)
 		old := f.fetch(dead, 1)[0]
 		f.takeOver(living)
-		mine, err := living.Mine(context.Background())
-		if err != nil || len(mine) != 1 || mine[0].Deliveries != 2 || mine[0].First() {
-			t.Fatalf("%+v, %v", mine, err)
+		mine := f.mine(living)
+		if len(mine) != 1 || mine[0].Deliveries != 2 || mine[0].First() {
+			t.Fatalf("%+v", mine)
 		}
 		for name, step := range map[string]func() (bool, error){
 			"decide": func() (bool, error) { return dead.Decide(context.Background(), old, "wrong", "") },
@@ -297,6 +317,9 @@ func TestJobsOfADeadWorkerAreTakenOverAndItsStepsAreRefused(t *testing.T) {
 			t.Errorf("%+v", got)
 		}
 		before := dead.ID()
+		if loaded, err := dead.Load(context.Background(), old.StreamID); err != nil || loaded[0] != nil {
+			t.Errorf("the old owner loads %+v, %v", loaded, err)
+		}
 		if _, err := dead.Beat(context.Background()); err != nil || dead.ID() == before {
 			t.Errorf("a worker that was taken for dead keeps its name: %v", err)
 		}
@@ -431,6 +454,35 @@ func TestEveryStepMayHappenTwice(t *testing.T) {
 		if counts := f.counts(); counts.Jobs != 0 {
 			t.Errorf("%s: left over %+v", step.name, counts)
 		}
+	}
+}
+
+// go-redis sends a fetch again whose answer was lost: the jobs of the first one are ours, and the count says so.
+func TestAFetchWhoseAnswerIsLostShowsInTheCount(t *testing.T) {
+	redistest.Require(t)
+	server := redistest.Start(t)
+	proxy := redistest.StartProxy(t, server.Addr())
+	rdb := redis.NewClient(&redis.Options{Addr: proxy.Addr(), ContextTimeoutEnabled: true})
+	t.Cleanup(func() { _ = rdb.Close() })
+	f := newFixture(t, rdb)
+	p, c := f.producer(), f.consumer()
+	f.roundTrip(p, c)
+	answers := do(p, context.Background(), "x", time.Minute)
+	for f.counts().Jobs == 0 {
+	}
+	dropped := proxy.DropReplyOnce("xreadgroup")
+	if deliveries, err := c.Fetch(context.Background(), 1); len(deliveries) != 0 || err != nil {
+		t.Fatalf("%v, %v", deliveries, err)
+	}
+	<-dropped
+	if owned, err := c.Beat(context.Background()); owned != 1 || err != nil {
+		t.Fatalf("%d jobs are owned, %v", owned, err)
+	}
+	mine := f.mine(c)
+	moved, err := c.Finish(context.Background(), mine[0], "the reply")
+	ok(t, moved, err)
+	if got := <-answers; got != (answer{"the reply", nil}) {
+		t.Errorf("%+v", got)
 	}
 }
 

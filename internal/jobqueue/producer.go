@@ -41,21 +41,37 @@ type Producer struct {
 	looks       *batch.Batcher[struct{}, status]
 	clock       redisClock
 
-	mu          sync.Mutex
-	waiting     map[string]chan string
-	last        status
+	mu      sync.Mutex
+	waiting map[string]*waiter // by job id; each is told once and then removed
+	last    status
+	read    string // the id up to which replies were read
+	reading bool
+	closed  bool
+	drained chan struct{} // closed when the producer is closed and nobody waits any more
+	wake    context.CancelFunc
+	readers sync.WaitGroup
+}
+
+// A waiter is a caller that waits for a reply.
+type waiter struct {
+	outcomes chan outcome
+
+	// What Redis was when it took the job, and when, by its clock; unknown before that.
 	incarnation string
-	read        string // the id up to which replies were read
-	reading     bool
-	closed      bool
-	drained     chan struct{} // closed when the producer is closed and nobody waits any more
-	wake        context.CancelFunc
-	readers     sync.WaitGroup
+	since       int64
+}
+
+// An outcome is what a caller is told: a reply, or why there will be none.
+type outcome struct {
+	reply string
+	err   error
 }
 
 type enqueued struct {
-	id  string
-	err error
+	id          string
+	err         error
+	incarnation string
+	now         int64
 }
 
 type status struct {
@@ -63,13 +79,14 @@ type status struct {
 	length      int64
 	last        string
 	incarnation string
+	now         int64 // by Redis's clock, in µs
 }
 
 // NewProducer returns a producer; it does no I/O.
 func NewProducer(config Config) *Producer {
 	p := &Producer{
 		config: config, keys: newKeys(config.Prefix), scripts: compile(config.Guards), server: NewID(),
-		waiting: make(map[string]chan string), drained: make(chan struct{}), read: "0",
+		waiting: make(map[string]*waiter), drained: make(chan struct{}), read: "0",
 	}
 	p.keys.replies += p.server
 	p.enqueues = batch.New(batch.Config[Job, enqueued]{
@@ -130,7 +147,7 @@ func (p *Producer) sendLooks(calls []struct{}) ([]status, error) {
 	if err := expect(reply, 5, "status"); err != nil {
 		return nil, err
 	}
-	s := status{number(reply[1]), number(reply[2]), text(reply[3]), text(reply[4])}
+	s := status{number(reply[1]), number(reply[2]), text(reply[3]), text(reply[4]), number(reply[0])}
 	p.clock.learn(time.Now(), number(reply[0]))
 	p.learn(s)
 	all := make([]status, len(calls))
@@ -141,7 +158,7 @@ func (p *Producer) sendLooks(calls []struct{}) ([]status, error) {
 }
 
 // learn takes note of the state of the queue. Where Redis has lost everything, jobs and replies are lost with it: who
-// waits is told so, and replies are read from the beginning of the new stream.
+// waits for a job from before is told so, and replies are read from the beginning of the new stream.
 func (p *Producer) learn(s status) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -149,13 +166,11 @@ func (p *Producer) learn(s status) {
 	if s.last != "" && streamid.Less(s.last, p.read) {
 		p.read = "0"
 	}
-	if p.incarnation != "" && p.incarnation != s.incarnation {
-		for id, waiter := range p.waiting {
-			delete(p.waiting, id)
-			close(waiter)
+	for id, w := range p.waiting {
+		if w.incarnation != "" && w.incarnation != s.incarnation && w.since < s.now {
+			p.tell(id, outcome{err: fmt.Errorf("%w: Redis lost the queue", ErrUnknown)})
 		}
 	}
-	p.incarnation = s.incarnation
 }
 
 // Do enqueues a job and waits for its reply until the time is up or ctx ends; then it withdraws the job. The errors are
@@ -166,8 +181,7 @@ func (p *Producer) Do(ctx context.Context, job Job, wait time.Duration) (string,
 	}
 	redisTime, _ := p.clock.now()
 	job.Deadline = redisTime + wait.Microseconds()
-	deadline := time.NewTimer(wait)
-	defer deadline.Stop()
+	begin := time.Now()
 
 	waiter, err := p.register(job.ID)
 	if err != nil {
@@ -175,28 +189,65 @@ func (p *Producer) Do(ctx context.Context, job Job, wait time.Duration) (string,
 	}
 	defer p.forget(job.ID)
 
-	at, err := p.enqueue(ctx, job)
+	// The answer to the enqueue is not waited for: the reply comes after it, and where there will be no reply
+	// sendEnqueues tells the waiter. So this goroutine wakes up once.
+	call := p.enqueues.Start(job)
+	patience := 2 * p.config.Timeout // until the job has left
+	timer := time.NewTimer(min(wait, patience))
+	defer timer.Stop()
+	for {
+		select {
+		case o := <-waiter:
+			return o.reply, o.err
+		case <-timer.C:
+			if left := time.Until(begin.Add(wait)); left > 0 {
+				if call.GiveUp() {
+					return "", fmt.Errorf("%w: it takes no jobs", ErrUnavailable)
+				}
+				timer.Reset(left)
+				continue
+			}
+		case <-ctx.Done():
+		}
+		return p.giveUp(job.ID, call, begin.Add(patience), waiter)
+	}
+}
+
+// giveUp withdraws a job. A reply that arrives meanwhile is still taken.
+func (p *Producer) giveUp(id string, call batch.Call[Job, enqueued], until time.Time, waiter <-chan outcome) (string, error) {
+	at, err := enqueuedAt(call, until)
 	if err != nil {
 		return "", err
 	}
+	if at == "" {
+		return "", fmt.Errorf("%w: Redis did not answer when it was enqueued", ErrUnknown)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), p.config.Timeout)
+	defer cancel()
+	fate, err := p.withdrawals.Do(ctx, [2]string{id, at})
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("%w: it could not be withdrawn: %w", ErrUnknown, err)
+	case fate == "withdrawn":
+		return "", ErrWithdrawn
+	case fate == "started":
+		return "", ErrRunning
+	}
+	// The job is finished, so its reply was stored before: it is on its way to us, or it is lost.
 	select {
-	case reply, ok := <-waiter:
-		if !ok {
-			return "", fmt.Errorf("%w: Redis lost the queue", ErrUnknown)
-		}
-		return reply, nil
-	case <-deadline.C:
+	case o := <-waiter:
+		return o.reply, o.err
 	case <-ctx.Done():
 	}
-	return p.giveUp(job.ID, at, waiter)
+	return "", fmt.Errorf("%w: it is no longer in the queue", ErrUnknown)
 }
 
-// enqueue returns the stream id of the job, or "" where it is not known whether the job was enqueued.
-func (p *Producer) enqueue(ctx context.Context, job Job) (string, error) {
-	// A client that leaves now must not hide the id that withdraws its job.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*p.config.Timeout)
+// enqueuedAt returns the stream id of a job, or "" where it is not known whether the job was enqueued. A client that
+// leaves early must not hide the id that withdraws its job, so the answer to the enqueue is waited for.
+func enqueuedAt(call batch.Call[Job, enqueued], until time.Time) (string, error) {
+	ctx, cancel := context.WithDeadline(context.Background(), until)
 	defer cancel()
-	result, err := p.enqueues.Do(ctx, job)
+	result, err := call.Wait(ctx)
 	switch {
 	case errors.Is(err, batch.ErrNotSent):
 		return "", fmt.Errorf("%w: %w", ErrUnavailable, err)
@@ -206,41 +257,14 @@ func (p *Producer) enqueue(ctx context.Context, job Job) (string, error) {
 	return result.id, result.err
 }
 
-// giveUp withdraws a job. A reply that arrives meanwhile is still taken.
-func (p *Producer) giveUp(id, at string, waiter chan string) (string, error) {
-	if at == "" {
-		return "", fmt.Errorf("%w: Redis did not answer when it was enqueued", ErrUnknown)
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), p.config.Timeout)
-	defer cancel()
-	outcome, err := p.withdrawals.Do(ctx, [2]string{id, at})
-	switch {
-	case err != nil:
-		return "", fmt.Errorf("%w: it could not be withdrawn: %w", ErrUnknown, err)
-	case outcome == "withdrawn":
-		return "", ErrWithdrawn
-	case outcome == "started":
-		return "", ErrRunning
-	}
-	// The job is finished, so its reply was stored before: it is on its way to us, or it is lost.
-	select {
-	case reply, ok := <-waiter:
-		if ok {
-			return reply, nil
-		}
-	case <-ctx.Done():
-	}
-	return "", fmt.Errorf("%w: it is no longer in the queue", ErrUnknown)
-}
-
-func (p *Producer) register(id string) (chan string, error) {
+func (p *Producer) register(id string) (<-chan outcome, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
 		return nil, ErrClosed
 	}
-	waiter := make(chan string, 1)
-	p.waiting[id] = waiter
+	w := &waiter{outcomes: make(chan outcome, 1)}
+	p.waiting[id] = w
 	if !p.reading {
 		p.reading = true
 		ctx, cancel := context.WithCancel(context.Background())
@@ -248,7 +272,15 @@ func (p *Producer) register(id string) (chan string, error) {
 		p.readers.Add(1)
 		go p.readReplies(ctx)
 	}
-	return waiter, nil
+	return w.outcomes, nil
+}
+
+// tell hands the outcome of a job to who waits for it, once. The caller holds mu.
+func (p *Producer) tell(id string, o outcome) {
+	if w, ok := p.waiting[id]; ok {
+		delete(p.waiting, id)
+		w.outcomes <- o
+	}
 }
 
 func (p *Producer) forget(id string) {
@@ -277,7 +309,22 @@ func (p *Producer) Waiting() int {
 	return len(p.waiting)
 }
 
+// sendEnqueues enqueues jobs. Who waits for the reply to one that was not enqueued is told so.
 func (p *Producer) sendEnqueues(jobs []Job) ([]enqueued, error) {
+	results, err := p.tryEnqueues(jobs)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i, result := range results {
+		if result.err != nil {
+			p.tell(jobs[i].ID, outcome{err: result.err})
+		} else if w, ok := p.waiting[jobs[i].ID]; ok {
+			w.incarnation, w.since = result.incarnation, result.now
+		}
+	}
+	return results, err
+}
+
+func (p *Producer) tryEnqueues(jobs []Job) ([]enqueued, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), p.config.Timeout)
 	defer cancel()
 	results := make([]enqueued, len(jobs))
@@ -298,23 +345,31 @@ func (p *Producer) sendEnqueues(jobs []Job) ([]enqueued, error) {
 	if read == "0" {
 		read = ""
 	}
-	args := make([]any, 0, 4+5*len(jobs))
-	args = append(args, admitBy, p.config.MaxQueue, read, p.config.Retention.Milliseconds())
+	args := make([]any, 0, 3+5*len(jobs))
+	args = append(args, admitBy, p.config.MaxQueue, read)
 	for i := range jobs {
 		job := &jobs[i]
 		args = append(args, job.ID, job.Deadline, job.Scheme, job.Remote, job.Request)
 	}
 	seen := func(span int64) string { return p.keys.seen + strconv.FormatInt(span, 10) }
-	reply, err := run(ctx, p.config.Client, p.scripts.enqueue, []string{p.keys.jobs, seen(span), seen(span - 2), p.keys.replies}, args)
+	reply, err := run(ctx, p.config.Client, p.scripts.enqueue, []string{p.keys.jobs, seen(span), seen(span - 2), p.keys.replies, p.config.Meta}, args)
+	var refusal redis.Error
+	if errors.As(err, &refusal) { // Redis has answered, with an error: it is out of memory, or a replica, or loading
+		for i := range results {
+			results[i].err = fmt.Errorf("%w: %w", ErrUnavailable, err)
+		}
+		return results, nil
+	}
 	if err != nil {
 		return nil, err
 	}
-	if err := expect(reply, 1+len(jobs), "enqueue"); err != nil {
+	if err := expect(reply, 2+len(jobs), "enqueue"); err != nil {
 		return nil, err
 	}
 	p.clock.learn(time.Now(), number(reply[0]))
 	for i := range results {
-		switch at := text(reply[1+i]); at {
+		results[i].now, results[i].incarnation = number(reply[0]), text(reply[1])
+		switch at := text(reply[2+i]); at {
 		case "full":
 			results[i].err = ErrFull
 		case "late":
@@ -381,10 +436,7 @@ func (p *Producer) deliver(messages []redis.XMessage) {
 	for _, message := range messages {
 		p.read = message.ID
 		for id, reply := range message.Values {
-			if waiter, ok := p.waiting[id]; ok {
-				delete(p.waiting, id)
-				waiter <- text(reply)
-			}
+			p.tell(id, outcome{reply: text(reply)})
 		}
 	}
 }

@@ -19,26 +19,24 @@ type Guards struct {
 }
 
 type scripts struct {
-	enqueue, withdraw, status, beat, takeOver, mine, settle, leave *redis.Script
+	enqueue, withdraw, status, beat, takeOver, load, settle, leave *redis.Script
 }
 
 func compile(g Guards) scripts {
 	guards := "local CHECK_TOKEN = " + strconv.FormatBool(!g.NoLeaseToken) +
 		"\nlocal CHECK_SEEN = " + strconv.FormatBool(!g.NoIdempotentEnqueue) + "\n"
 	script := func(text string) *redis.Script { return redis.NewScript(guards + prelude + text) }
+	timed := func(text string) *redis.Script { return redis.NewScript(guards + prelude + clock + text) }
 	return scripts{
-		enqueue: script(enqueueScript), withdraw: script(withdrawScript), status: script(statusScript),
-		beat: script(beatScript), takeOver: script(takeOverScript), mine: script(mineScript),
+		enqueue: timed(enqueueScript), withdraw: timed(withdrawScript), status: timed(statusScript),
+		beat: timed(beatScript), takeOver: script(takeOverScript), load: script(loadScript),
 		settle: script(settleScript), leave: script(leaveScript),
 	}
 }
 
-// prelude reads Redis's clock in µs.
+// prelude is what all scripts share.
 const prelude = `
 local group = 'workers'
-local function fixed(n) return string.format('%.0f', n) end
-local t = redis.call('TIME')
-local now = tonumber(t[1]) * 1000000 + tonumber(t[2])
 local function list(reply)
   if type(reply) ~= 'table' or reply.err then return {} end
   return reply
@@ -48,25 +46,32 @@ local function owner_of(jobs, id)
 end
 `
 
+// clock reads Redis's clock in µs, for the scripts that need it.
+const clock = `
+local function fixed(n) return string.format('%.0f', n) end
+local t = redis.call('TIME')
+local now = tonumber(t[1]) * 1000000 + tonumber(t[2])
+`
+
 // enqueueScript adds jobs to the queue, each at most once.
 //
 //	KEYS[1] jobs (stream)   KEYS[2] seen (hash: job id to stream id, of this time span)   KEYS[3] seen, two spans ago
-//	KEYS[4] replies of the server (stream)
+//	KEYS[4] replies of the server (stream)   KEYS[5] meta of the queue's partition
 //	ARGV[1] admit by (µs)   ARGV[2] longest queue   ARGV[3] id before which replies were read, or ''
-//	ARGV[4] retention of replies in ms   ARGV[5…] for each job: id, deadline in µs, scheme, remote address, request
+//	ARGV[4…] for each job: id, deadline in µs, scheme, remote address, request
 //
 // A call that arrives after "admit by" changes nothing, so that the ids need to be remembered only until then.
 //
-//	returns {now in µs, then for each job: its stream id, 'full' or 'late'}
+//	returns {now in µs, incarnation or '', then for each job: its stream id, 'full' or 'late'}
 const enqueueScript = `
 local jobs, seen, replies = KEYS[1], KEYS[2], KEYS[4]
 local server = string.match(replies, '[^:]*$')
 local late = now > tonumber(ARGV[1])
 local ids = {}
-for a = 5, #ARGV, 5 do ids[#ids + 1] = ARGV[a] end
+for a = 4, #ARGV, 5 do ids[#ids + 1] = ARGV[a] end
 local known = CHECK_SEEN and redis.call('HMGET', seen, unpack(ids)) or {}
 local length, longest = redis.call('XLEN', jobs), tonumber(ARGV[2])
-local reply, added, records = {fixed(now)}, {}, {}
+local reply, added, records = {fixed(now), redis.call('HGET', KEYS[5], 'incarnation') or ''}, {}, {}
 for i, id in ipairs(ids) do
   local at = known[i] or CHECK_SEEN and added[id]
   if not at and late then
@@ -74,7 +79,7 @@ for i, id in ipairs(ids) do
   elseif not at and length >= longest then
     at = 'full'
   elseif not at then
-    local a = 5 * i
+    local a = 5 * i - 1
     at = redis.call('XADD', jobs, '*', 'id', id, 'server', server, 'deadline', ARGV[a + 1],
       'scheme', ARGV[a + 2], 'remote', ARGV[a + 3], 'request', ARGV[a + 4])
     added[id] = at
@@ -86,13 +91,12 @@ for i, id in ipairs(ids) do
 end
 if #records > 0 then
   redis.call('HSET', seen, unpack(records))
-  redis.call('PEXPIRE', seen, 60000)
+  if redis.call('HLEN', seen) * 2 == #records then -- the first ones of this time span
+    redis.call('PEXPIRE', seen, 60000)
+    redis.call('UNLINK', KEYS[3])
+  end
 end
-if not late then
-  redis.call('UNLINK', KEYS[3])
-  if ARGV[3] ~= '' then redis.call('XTRIM', replies, 'MINID', ARGV[3]) end
-end
-redis.call('PEXPIRE', replies, ARGV[4])
+if ARGV[3] ~= '' and not late then redis.call('XTRIM', replies, 'MINID', ARGV[3]) end
 return reply
 `
 
@@ -142,8 +146,8 @@ return {fixed(now), alive, redis.call('XLEN', KEYS[2]), last, redis.call('HGET',
 //
 //	KEYS[1] workers (hash: worker id to "beats time interval slots", times in µs)   KEYS[2] jobs
 //	ARGV[1] worker id   ARGV[2] interval in µs   ARGV[3] slots   ARGV[4] '1' to begin, '' to go on
-//	returns {now in µs, 1 or 0, {worker, record, …}, {consumer with pending jobs, …}}; 0 if the worker is not known any more:
-//	another has taken over its jobs, or Redis has lost everything
+//	returns {now in µs, 1 or 0, {worker, record, …}, {consumer with pending jobs, …}, how many jobs the worker owns}; 0 if
+//	the worker is not known any more: another has taken over its jobs, or Redis has lost everything
 const beatScript = `
 redis.pcall('XGROUP', 'CREATE', KEYS[2], group, '0', 'MKSTREAM')
 local record = redis.call('HGET', KEYS[1], ARGV[1])
@@ -153,11 +157,12 @@ if record or ARGV[4] == '1' then
   local beats = tonumber(string.match(record or '0', '^%d+')) + 1
   redis.call('HSET', KEYS[1], ARGV[1], fixed(beats) .. ' ' .. fixed(now) .. ' ' .. ARGV[2] .. ' ' .. ARGV[3])
 end
-local consumers = {}
+local consumers, owned = {}, '0'
 for _, consumer in ipairs(list(list(redis.pcall('XPENDING', KEYS[2], group))[4])) do
   consumers[#consumers + 1] = consumer[1]
+  if consumer[1] == ARGV[1] then owned = consumer[2] end
 end
-return {fixed(now), known, redis.call('HGETALL', KEYS[1]), consumers}
+return {fixed(now), known, redis.call('HGETALL', KEYS[1]), consumers, owned}
 `
 
 // takeOverScript gives the jobs of a worker that has died to another one.
@@ -190,24 +195,28 @@ redis.pcall('XGROUP', 'DELCONSUMER', KEYS[2], group, ARGV[1])
 return 1
 `
 
-// mineScript lists the jobs that a worker owns.
+// loadScript reads jobs that a worker owns.
 //
-//	KEYS[1] jobs   KEYS[2] held   KEYS[3] owed   ARGV[1] the worker   ARGV[2] after this id, or '-'   ARGV[3] how many
-//	returns for each job: stream id, deliveries, fields of the entry, the held reply or false, what is owed or false.
-//	A job whose entry is gone is acknowledged.
-const mineScript = `
+//	KEYS[1] jobs   KEYS[2] held   KEYS[3] owed   ARGV[1] the worker   ARGV[2…] stream ids
+//	returns for each job: deliveries, fields of the entry, 1 if it is decided, what is owed or false; or false if the worker
+//	does not own it (any more). A job whose entry is gone is acknowledged.
+const loadScript = `
 local reply = {}
-for _, job in ipairs(list(redis.pcall('XPENDING', KEYS[1], group, ARGV[2], '+', ARGV[3], ARGV[1]))) do
-  local entry = redis.call('XRANGE', KEYS[1], job[1], job[1])[1]
-  if entry then
-    local held = redis.call('HGET', KEYS[2], job[1])
-    local owed = redis.call('HGET', KEYS[3], job[1])
-    reply[#reply + 1] = {job[1], job[4], entry[2], held, owed}
-  else
-    redis.call('XACK', KEYS[1], group, job[1])
-    redis.call('HDEL', KEYS[2], job[1])
-    redis.call('HDEL', KEYS[3], job[1])
+for a = 2, #ARGV do
+  local id = ARGV[a]
+  local owner = owner_of(KEYS[1], id)
+  local job = false
+  if owner and owner[2] == ARGV[1] then
+    local entry = redis.call('XRANGE', KEYS[1], id, id)[1]
+    if entry then
+      job = {owner[4], entry[2], redis.call('HEXISTS', KEYS[2], id), redis.call('HGET', KEYS[3], id)}
+    else
+      redis.call('XACK', KEYS[1], group, id)
+      redis.call('HDEL', KEYS[2], id)
+      redis.call('HDEL', KEYS[3], id)
+    end
   end
+  reply[#reply + 1] = job
 end
 return reply
 `
@@ -241,7 +250,7 @@ local function mine(id, deliveries)
   return not CHECK_TOKEN or owner[2] == worker and owner[4] == deliveries
 end
 
-local done, acknowledged, answers = {}, {}, {}
+local done, acknowledged, decided, answers = {}, {}, {}, {}
 local function answer(stream, job, reply)
   local to = answers[stream] or {}
   answers[stream] = to
@@ -261,6 +270,7 @@ end
 does.release = function(id, job, stream)
   local reply = redis.call('HGET', held, id)
   if reply then answer(stream, job, reply) end
+  decided[#decided + 1] = id
   acknowledge(id)
 end
 does.finish = function(id, job, stream, first)
@@ -294,8 +304,10 @@ end
 if #acknowledged > 0 then
   redis.call('XACK', jobs, group, unpack(acknowledged))
   redis.call('XDEL', jobs, unpack(acknowledged))
-  redis.call('HDEL', held, unpack(acknowledged))
-  redis.call('HDEL', owed, unpack(acknowledged))
+end
+if #decided > 0 then
+  redis.call('HDEL', held, unpack(decided))
+  redis.call('HDEL', owed, unpack(decided))
 end
 return gone
 `

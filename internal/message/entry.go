@@ -29,7 +29,8 @@ const (
 // tombstone ticket and gone. The ticket comes first, so that its digits are
 // always at [TicketOffset], and pushOnly follows it, because scripts look for
 // both there. The others may come in any order when an entry is read, and
-// members that are not known are skipped.
+// members that are not known are skipped: scripts put one named floor after the
+// ticket of what was pushed without being exact.
 type Entry struct {
 	// Ticket is the ticket of the write that made the entry: 20 digits.
 	Ticket string

@@ -25,3 +25,6 @@ func (l *Log) Note(err error) {
 		l.logger.Warn("scales: "+l.what+" is away", "error", err)
 	}
 }
+
+// Away reports whether the latest call that was noted failed.
+func (l *Log) Away() bool { return l.away.Load() }

@@ -92,7 +92,7 @@ type Due struct {
 
 // Next claims up to n pending keys that are due, and puts keys back whose claim has expired.
 func (p *Partition) Next(ctx context.Context, token string, n int) ([]Due, error) {
-	reply, err := p.run(ctx, p.store.scripts.next, []string{p.names.pending, p.names.running, p.names.claims}, p.lease(), token, n)
+	reply, err := p.run(ctx, p.store.scripts.next, []string{p.names.pending, p.names.running, p.names.claims, p.names.failing}, p.lease(), token, n)
 	if err != nil {
 		return nil, err
 	}
@@ -126,6 +126,8 @@ const (
 	OpDestroy   Kind = "destroy"
 	OpRefuse    Kind = "refuse"
 	OpFail      Kind = "fail"
+	OpPut       Kind = "put"
+	OpDrop      Kind = "drop"
 	OpPush      Kind = "push"
 	OpRemove    Kind = "remove"
 	OpOverwrite Kind = "overwrite"

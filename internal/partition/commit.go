@@ -17,7 +17,9 @@ package partition
 //	                      delay · 2^(failures-1), at most maxDelay
 //	push remove           a ticket taken now. The given one is a floor: everything with a lower ticket was seen by
 //	                      whoever pushes. Happens only if nothing has a higher one; the key is pending in any case
-//	overwrite erase       a ticket taken now; the key is pending, but for a value that is push-only
+//	put drop              the ticket, taken by whoever pushes after the change and before its read
+//	overwrite erase       the ticket if there is one, so that doing it twice changes nothing, else one taken now; the key is
+//	                      pending, but for a value that is push-only
 //	pend                  nothing is written; the key is pending after delay
 //
 //	returns {incarnation, last id of the log, then for each operation its outcome}
@@ -33,8 +35,8 @@ const commitScript = `
 local index, pending, running, claims, failing, log = KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local life, log_length, most = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
 local max_delay = 60000000
-local ceiling, horizon = fixed(math.max(last, now)), fixed(math.max(0, now - life))
-local fenced = {store = true, destroy = true, refuse = true, fail = true}
+local ceiling, horizon = fixed(math.max(last, now)), fixed(math.max(0, last - life, now - life))
+local fenced = {store = true, destroy = true, refuse = true, fail = true, put = true, drop = true}
 
 local function misplaced(op)
   if op.incarnation ~= incarnation then return 'incarnation' end
@@ -64,7 +66,10 @@ local tail = nil
 local function record(op, what)
   tail = redis.call('XADD', log, 'MAXLEN', '~', log_length, '*', 'key', op.key, 'ticket', op.ticket, 'op', what)
 end
+-- What the application cannot render is never pending.
 local function pend(op, due)
+  local _, push_only = head_of(op.entry)
+  if push_only then return true end
   local score = redis.call('ZSCORE', pending, op.key)
   if score then
     if tonumber(score) > due then redis.call('ZADD', pending, fixed(due), op.key) end
@@ -92,9 +97,11 @@ local function put(op)
   record(op, 'store')
   return 'stored'
 end
+-- A tombstone lives until a lower ticket is refused as old; the clock of tickets may be ahead of Redis's.
 local function bury(op)
   if LEAVE_TOMBSTONES then
-    redis.call('SET', op.entry, '{"ticket":"' .. op.ticket .. '"' .. (op.floor or '') .. ',"gone":true}\n', 'PX', math.ceil(life / 1000))
+    local rest = life + math.max(0, tonumber(op.ticket) - now)
+    redis.call('SET', op.entry, '{"ticket":"' .. op.ticket .. '"' .. (op.floor or '') .. ',"gone":true}\n', 'PX', math.ceil(rest / 1000))
   else
     redis.call('DEL', op.entry)
   end
@@ -102,9 +109,9 @@ local function bury(op)
   record(op, 'destroy')
   return 'destroyed'
 end
--- stamp gives an operation a ticket of this moment, and a floor if it is not exact.
-local function stamp(op, floor)
-  op.ticket = tick()
+-- stamp gives an operation a ticket, of this moment unless another is given, and a floor if it is not exact.
+local function stamp(op, floor, ticket)
+  op.ticket = ticket or tick()
   if floor then op.floor = ',"floor":"' .. floor .. '"' end
   op.value = '{"ticket":"' .. op.ticket .. '"' .. (op.floor or '') .. string.sub(op.value, 33)
 end
@@ -127,10 +134,19 @@ local function fence(op, write)
   release(op)
   return outcome
 end
-does.store = function(op) return fence(op, put) end
-does.destroy = function(op) return fence(op, bury) end
+does.put = function(op) return fence(op, put) end
+does.drop = function(op) return fence(op, bury) end
+-- A render that began before the key was pushed for good changes nothing.
+local function rendered(op, write)
+  local _, push_only = head_of(op.entry)
+  if not push_only then return fence(op, write) end
+  release(op)
+  return 'superseded'
+end
+does.store = function(op) return rendered(op, put) end
+does.destroy = function(op) return rendered(op, bury) end
 does.refuse = function(op)
-  local outcome = fence(op, bury)
+  local outcome = rendered(op, bury)
   if outcome == 'destroyed' then return 'refused' end
   return outcome
 end
@@ -163,24 +179,33 @@ local function push(op, write)
   return outcome
 end
 local nothing_seen = fixed(0)
+-- settled performs a write that comes to stay where it is the last, by the ticket that its sender took for it.
+local function settled(op, write, floor)
+  local ticket = nil
+  if op.ticket ~= '' and op.incarnation == incarnation and (op.kind == 'overwrite' or op.kind == 'erase') then
+    ticket = op.ticket
+    local there = head_of(op.entry)
+    if there > ticket then return 'superseded' end
+    if there == ticket then return 'done' end
+  end
+  stamp(op, floor, ticket)
+  return write(op)
+end
 does.overwrite = function(op)
   if string.sub(op.value, 32, 48) == '","pushOnly":true' then
-    stamp(op)
-    return put(op)
+    local outcome = settled(op, put)
+    redis.call('ZREM', pending, op.key)
+    redis.call('HDEL', failing, op.key)
+    return outcome
   end
-  stamp(op, nothing_seen)
-  local outcome = put(op)
+  local outcome = settled(op, put, nothing_seen)
   pend(op, now)
   return outcome
 end
 does.erase = function(op)
   local _, push_only = head_of(op.entry)
-  if push_only then
-    stamp(op)
-    return bury(op)
-  end
-  stamp(op, nothing_seen)
-  local outcome = bury(op)
+  if push_only then return settled(op, bury) end
+  local outcome = settled(op, bury, nothing_seen)
   pend(op, now)
   return outcome
 end
@@ -194,7 +219,7 @@ end
 local reply = {incarnation, ''}
 for i, op in ipairs(ops) do
   if op.refusal then
-    release(op)
+    if release(op) then pend(op, now) end -- whoever held the claim may die before it can say so
     reply[i + 2] = op.refusal
   else
     reply[i + 2] = does[op.kind](op)

@@ -217,20 +217,25 @@ func (p *Partition) Read(ctx context.Context, key string) (Found, error) {
 	return p.misses.Do(ctx, key)
 }
 
+// sendReads reads each key once, however many ask for it.
 func (p *Partition) sendReads(keys []string) ([]Found, error) {
 	ctx, cancel := p.background()
 	defer cancel()
-	names := make([]string, len(keys))
-	for i, key := range keys {
-		names[i] = p.entry(key)
+	var names []string
+	at := make(map[string]int, len(keys))
+	for _, key := range keys {
+		if _, ok := at[key]; !ok {
+			at[key] = len(names)
+			names = append(names, p.entry(key))
+		}
 	}
 	values, err := p.store.config.Client.MGet(ctx, names...).Result()
 	if err != nil {
 		return nil, err
 	}
 	found := make([]Found, len(keys))
-	for i, value := range values {
-		found[i].Value, found[i].Exists = value.(string)
+	for i, key := range keys {
+		found[i].Value, found[i].Exists = values[at[key]].(string)
 	}
 	return found, nil
 }

@@ -84,8 +84,8 @@ local function tick()
 end
 `
 
-// stored reads the head of what is stored under a key. It returns its ticket, ” where nothing is or where it cannot be
-// read; whether the application cannot render it; and its floor: whatever happened before that ticket is sure to be shown.
+// stored reads the head of what is stored under a key. It returns its ticket, empty where nothing is or where it cannot
+// be read; whether the application cannot render it; and its floor: whatever happened before that ticket is sure to be shown.
 // The floor is the ticket, but for a push that was not exact: see push in commitScript.
 const stored = `
 local floor_member = '^,"floor":"(' .. string.rep('%d', 20) .. ')"'
@@ -104,6 +104,10 @@ end
 //	KEYS[4] claims (hash: key to "ticket token")
 const grant = `
 local pending, running, claims = KEYS[2], KEYS[3], KEYS[4]
+-- A lease that ends much later than one that begins now is from before Redis's clock was put back.
+local function runs(until_, lease)
+  return until_ and tonumber(until_) > now and tonumber(until_) < now + 100 * lease
+end
 local function grant(key, token, lease)
   local ticket = tick()
   redis.call('ZADD', running, fixed(now + lease), key)
@@ -163,7 +167,7 @@ local function claim(entry, key, token, need)
     end
   end
   local until_ = redis.call('ZSCORE', running, key)
-  if holder and until_ and tonumber(until_) > now then
+  if holder and runs(until_, lease) then
     if need == '' then need = tick() end
     redis.call('ZADD', pending, until_, key)
     return 'busy', need, ''
@@ -185,15 +189,30 @@ return reply
 
 // nextScript puts the keys of expired claims back to pending and claims pending keys that are due.
 //
-//	KEYS[2] pending   KEYS[3] running   KEYS[4] claims
+//	KEYS[2] pending   KEYS[3] running   KEYS[4] claims   KEYS[5] failing
 //	ARGV[4] lease in µs   ARGV[5] token   ARGV[6] how many at most
 //	returns {incarnation, the highest ticket that may exist now, then for each claimed key: key, ticket}
+//
+// The first time a claim of a key expires, the key is due at once, for somebody may wait for it. After that it backs off:
+// its render may be what ends one process after the other. A key that is due later than any delay makes it is from before
+// Redis's clock was put back.
 const nextScript = `
+local failing = KEYS[5]
 local lease, most = tonumber(ARGV[4]), tonumber(ARGV[6])
 local reply = {incarnation, fixed(math.max(last, now))}
-for _, key in ipairs(redis.call('ZRANGEBYSCORE', running, '-inf', fixed(now), 'LIMIT', 0, 100)) do
+local function expire(key)
+  local before = string.match(redis.call('HGET', failing, key) or '', '^%d+ (%d+)')
+  local count = tonumber(before or '0') + 1
+  local delay = 0
+  if count > 1 then delay = math.min(500000 * 2 ^ math.min(count - 2, 30), 60000000) end
   redis.call('ZREM', running, key)
   redis.call('HDEL', claims, key)
+  redis.call('ZADD', pending, fixed(now + delay), key)
+  redis.call('HSET', failing, key, fixed(0) .. ' ' .. string.format('%.0f', count) .. ' the process that rendered it has gone')
+end
+for _, key in ipairs(redis.call('ZRANGEBYSCORE', running, '-inf', fixed(now), 'LIMIT', 0, 100)) do expire(key) end
+for _, key in ipairs(redis.call('ZRANGEBYSCORE', running, fixed(now + 100 * lease), '+inf', 'LIMIT', 0, 100)) do expire(key) end
+for _, key in ipairs(redis.call('ZRANGEBYSCORE', pending, fixed(now + 120000000 + 100 * lease), '+inf', 'LIMIT', 0, 100)) do
   redis.call('ZADD', pending, fixed(now), key)
 end
 if most == 0 then return reply end

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -19,8 +20,8 @@ import (
 const patience = time.Minute
 
 // A history is a random course of events in a cache of its own: jobs that change the application and tell the cache, on
-// worker processes that pause and crash at every step. What was drawn is in the seed; how goroutines and Redis are
-// scheduled is not.
+// worker processes that pause and crash at every step. The seed repeats what is drawn, not how goroutines and Redis are
+// scheduled: played again, a history may end otherwise.
 type history struct {
 	seed     uint64
 	client   redis.UniversalClient
@@ -31,12 +32,15 @@ type history struct {
 
 	storeConfig   partition.Config // of the processes; without the client
 	renderTimeout time.Duration
-	vague         bool // a push may be replaced by a render that fails, without anybody being told: see checkReply
+	longest       time.Duration // of a pause
+	vague         bool          // a push may be replaced by a render that fails, without anybody being told
+	careless      bool          // what is pushed may be older than the change: readers may see it until a render has confirmed it
 
 	calm    atomic.Bool   // no more pauses and crashes
 	calmed  chan struct{} // closed then
 	crashes atomic.Int64  // how many are left
 	claimed atomic.Int64  // renders between their claim and their commit
+	renders atomic.Int64  // all that were begun
 	dead    sync.WaitGroup
 
 	mu        sync.Mutex
@@ -53,7 +57,9 @@ type verdict struct {
 	drift []string // differences between cache and application when all was quiet
 	stale []string // reads after a reply that did not show the job's change
 	err   error    // what kept the history from its end
-	notes []string // what happened
+	notes []string // what happened, if it is of interest
+
+	renders, crashes int64
 }
 
 func (v *verdict) holds() bool { return len(v.drift)+len(v.stale) == 0 && v.err == nil }
@@ -74,12 +80,14 @@ func play(client redis.UniversalClient, namespace string, seed uint64, guards pa
 	if d.oneIn(4) {
 		h.storeConfig.Partitions = 3
 	}
-	if d.oneIn(10) { // tombstones that end before late commits come
-		h.storeConfig.TombstoneLife, h.vague = 4*h.storeConfig.ClaimLease, true
+	h.longest = 4 * h.storeConfig.ClaimLease
+	if d.oneIn(6) { // tombstones that end before late commits come
+		h.storeConfig.TombstoneLife, h.longest, h.vague = 20*time.Millisecond, 80*time.Millisecond, true
 	}
 	if d.oneIn(10) { // renders that take too long
-		h.renderTimeout, h.vague = 2*h.storeConfig.ClaimLease, true
+		h.renderTimeout, h.vague = 20*time.Millisecond, true
 	}
+	h.careless = d.oneIn(8)
 	h.crashes.Store(int64(d.n(4)))
 	config := h.storeConfig
 	config.Client = client
@@ -91,8 +99,7 @@ func play(client redis.UniversalClient, namespace string, seed uint64, guards pa
 }
 
 func (h *history) run(ctx context.Context) {
-	workers := 2 + h.dice.n(3)
-	for range workers {
+	for range 2 + h.dice.n(3) {
 		h.start()
 	}
 	for _, key := range h.keys {
@@ -104,15 +111,22 @@ func (h *history) run(ctx context.Context) {
 		h.perform(ctx, h.dice, nil, &job{needs: h.keys, name: "fill"})
 	}
 	var scripts sync.WaitGroup
-	for i := range workers {
-		scripts.Go(func() { h.script(ctx, newDice(h.seed, uint64(i)+1), i) })
+	for i, p := range slices.Clone(h.processes) {
+		scripts.Go(func() { h.script(ctx, newDice(h.seed, uint64(i)+1), p) })
 	}
 	scripts.Wait()
 	h.calm.Store(true)
 	close(h.calmed)
 	h.heal(ctx)
 	h.judge(ctx)
-	h.verdict.seed = h.seed
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.verdict.seed, h.verdict.renders = h.seed, h.renders.Load()
+	for _, p := range h.processes {
+		if p.isKilled() {
+			h.verdict.crashes++
+		}
+	}
 	if !h.verdict.holds() {
 		h.verdict.notes = append(h.notes, h.changeLog(ctx)...)
 	}
@@ -217,7 +231,8 @@ func (h *history) read(ctx context.Context, key string) (shown, error) {
 		return shown{nothing: true}, nil
 	}
 	var s shown
-	if _, err := fmt.Sscanf(string(entry.Body), key+" version %d", &s.version); err != nil || entry.Status != 200 {
+	_, _ = fmt.Sscanf(string(entry.Body), key+" version %d", &s.version)
+	if string(entry.Body) != body(key, s.version) || entry.Status != http.StatusOK {
 		s.odd = fmt.Sprintf("status %d and %q, which the application never answered", entry.Status, entry.Body)
 	}
 	return s, nil
@@ -225,6 +240,9 @@ func (h *history) read(ctx context.Context, key string) (shown, error) {
 
 // checkReply checks, after a job was replied to, that the cache shows a key as it is since a version, or later.
 func (h *history) checkReply(ctx context.Context, j *job, key string, version int) {
+	if h.careless {
+		return
+	}
 	s, err := h.read(ctx, key)
 	now := h.app.look(key)
 	switch {

@@ -3,9 +3,9 @@ package render_test
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/itscales/scales/internal/message"
 	"github.com/itscales/scales/internal/partition"
@@ -16,20 +16,20 @@ import (
 type job struct {
 	name    string
 	needs   []string
-	pending []string
 	writes  []partition.Operation
-	written map[string]int // the version that the job made of each key in writes
+	written map[string]int        // the version that the job made of each key in writes
+	outside []partition.Operation // what programs outside of jobs do to the cache
 }
 
 // script runs a few jobs, one after the other, on a process that is replaced when it dies.
-func (h *history) script(ctx context.Context, d *dice, worker int) {
+func (h *history) script(ctx context.Context, d *dice, home *process) {
 	var takeovers sync.WaitGroup
 	defer takeovers.Wait()
-	home := h.processes[worker%len(h.processes)]
+	worker := home.number
 	for number := range 2 + d.n(4) {
 		home = h.alive(d, home)
 		home.pause(ctx)
-		j := h.handle(ctx, d, home, fmt.Sprintf("job %d of worker %d", number+1, worker+1))
+		j := h.handle(ctx, d, home, fmt.Sprintf("job %d of worker %d", number+1, worker))
 		if d.oneIn(10) { // another worker takes the job over although its worker lives
 			takeovers.Go(func() { h.perform(ctx, d, h.alive(d, nil), j) })
 		}
@@ -37,18 +37,23 @@ func (h *history) script(ctx context.Context, d *dice, worker int) {
 	}
 }
 
-// handle is the handler of a job: it changes one or two keys and tells the cache about each, by a render, a push or a
-// destroy.
+// A change is what a handler has done to a key.
+type change struct {
+	key     string
+	was, is resource
+	floor   partition.Position // as the writer of a job has it: from before the handler began
+}
+
+// handle is the handler of a job: it changes one or two keys and tells the cache about each.
 func (h *history) handle(ctx context.Context, d *dice, p *process, name string) *job {
 	j := &job{name: name, written: make(map[string]int)}
-	floors := make(map[string]partition.Position) // as the writer of a job has them: from before the handler begins
 	keys := slices.Clone(h.keys)
 	d.shuffle(keys)
-	for _, key := range keys {
-		floors[key] = p.store.Of(key).Floor()
+	changes := make([]change, min(1+d.n(2), len(keys)))
+	for i := range changes {
+		changes[i] = change{key: keys[i], was: h.app.look(keys[i]), floor: p.store.Of(keys[i]).Floor()}
 	}
-	changed := min(1+d.n(2), len(keys))
-	for _, key := range keys[:changed] {
+	for _, c := range changes {
 		to := live
 		switch roll := d.n(20); {
 		case roll < 8:
@@ -58,80 +63,92 @@ func (h *history) handle(ctx context.Context, d *dice, p *process, name string) 
 		case roll < 11:
 			to = private
 		}
-		now := h.app.change(key, to)
-		h.note("%s: %s has version %d, state %d", name, key, now.version, now.state)
+		c.is = h.app.change(c.key, to)
+		h.note("%s: %s has version %d, state %d", name, c.key, c.is.version, c.is.state)
 		p.pause(ctx)
-		h.tell(ctx, d, p, j, key, now, floors[key])
+		h.tell(ctx, d, p, j, c)
 	}
-	if changed < len(keys) && d.oneIn(4) {
-		j.needs = append(j.needs, keys[changed])
+	if len(changes) < len(keys) && d.oneIn(4) {
+		j.needs = append(j.needs, keys[len(changes)])
 	}
 	return j
 }
 
-// tell adds to the job what the cache is told about a key that it has changed.
-func (h *history) tell(ctx context.Context, d *dice, p *process, j *job, key string, changed resource, floor partition.Position) {
-	op := partition.Operation{Key: key}
+// tell adds to the job what the cache is told about a change: that the key needs a render, or what is there now.
+func (h *history) tell(ctx context.Context, d *dice, p *process, j *job, c change) {
+	op := partition.Operation{Key: c.key}
 	switch roll := d.n(20); {
 	case roll < 10:
-		j.needs = append(j.needs, key)
+		j.needs = append(j.needs, c.key)
 		return
 	case roll < 11:
-		j.pending = append(j.pending, key)
+		j.outside = append(j.outside, partition.Operation{Kind: partition.OpPend, Key: c.key})
 		return
+	case roll < 12 && h.careless:
+		op.Kind = partition.OpOverwrite
 	case roll < 15:
-		op.Kind, op.Position = partition.OpPush, floor
+		op.Kind, op.Position = partition.OpPush, c.floor
 	default: // exactly: the ticket is taken after the change and before the read
-		position, err := p.store.Of(key).Ticket(ctx)
+		position, err := p.store.Of(c.key).Ticket(ctx)
 		if err != nil {
-			j.needs = append(j.needs, key)
+			j.needs = append(j.needs, c.key)
 			return
 		}
-		op.Kind, op.Position = partition.OpStore, position
+		op.Kind, op.Position = partition.OpPut, position
 		p.pause(ctx)
 		if d.oneIn(4) {
-			j.needs = append(j.needs, key)
+			j.needs = append(j.needs, c.key)
 		}
 	}
-	read := h.app.look(key)
+	read := h.app.look(c.key)
+	if h.careless && op.Kind != partition.OpPut && d.oneIn(2) {
+		read = c.was
+	}
 	p.pause(ctx)
+	if !h.represent(&op, read) {
+		if !slices.Contains(j.needs, c.key) {
+			j.needs = append(j.needs, c.key)
+		}
+		return
+	}
+	h.note("%s: %s %s with version %d at %s", j.name, op.Kind, c.key, read.version, op.Ticket)
+	if op.Kind == partition.OpOverwrite || op.Kind == partition.OpErase {
+		j.outside = append(j.outside, op)
+		return
+	}
+	j.writes = append(j.writes, op)
+	j.written[c.key] = c.is.version
+}
+
+// represent makes an operation that stores one that stores, or destroys, what was read. False means that this is nothing
+// to be pushed.
+func (h *history) represent(op *partition.Operation, read resource) bool {
 	switch read.state {
 	case live:
-		value, err := message.AppendEntry(nil, &message.Entry{Ticket: op.Ticket, Status: 200, Body: []byte(body(key, read.version))})
+		entry := message.Entry{Ticket: op.Ticket, Status: http.StatusOK, Body: []byte(body(op.Key, read.version))}
+		value, err := message.AppendEntry(nil, &entry)
 		if err != nil {
 			h.fail("make an entry: %w", err)
 		}
 		op.Value = string(value)
 	case gone:
 		op.Kind = map[partition.Kind]partition.Kind{
-			partition.OpPush: partition.OpRemove, partition.OpStore: partition.OpDestroy,
+			partition.OpPut: partition.OpDrop, partition.OpPush: partition.OpRemove, partition.OpOverwrite: partition.OpErase,
 		}[op.Kind]
-	default: // nothing to push
-		if !slices.Contains(j.needs, key) {
-			j.needs = append(j.needs, key)
-		}
-		return
+	default:
+		return false
 	}
-	h.note("%s: %s %s with version %d at %s", j.name, op.Kind, key, read.version, op.Ticket)
-	j.writes = append(j.writes, op)
-	j.written[key] = changed.version
+	return true
 }
 
 // perform does what a decided job owes, on one process after the other until one does it without being killed, and
 // checks what the client can read when it has its reply.
 func (h *history) perform(ctx context.Context, d *dice, p *process, j *job) {
-	h.mu.Lock()
-	for _, key := range slices.Concat(j.needs, j.pending) {
-		h.named[key] = true
-	}
-	for key := range j.written {
-		h.named[key] = true
-	}
-	h.mu.Unlock()
+	h.name(j)
 	for ctx.Err() == nil {
 		p = h.alive(d, p)
 		h.note("%s: is performed by process %d", j.name, p.number)
-		if !h.pend(ctx, p, j.pending) {
+		if !p.commit(ctx, j.outside) {
 			continue
 		}
 		work := render.Work{Writes: j.writes}
@@ -165,11 +182,22 @@ func (h *history) perform(ctx context.Context, d *dice, p *process, j *job) {
 	h.fail("%s was not performed: %w", j.name, ctx.Err())
 }
 
-// pend makes keys pending, as programs outside of jobs do. False means that it has to be done again.
-func (h *history) pend(ctx context.Context, p *process, keys []string) bool {
-	for _, key := range keys {
-		_, err := p.store.Of(key).Commit(ctx, []partition.Operation{{Kind: partition.OpPend, Key: key}})
-		if err != nil {
+// name notes which keys a job names.
+func (h *history) name(j *job) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, key := range j.needs {
+		h.named[key] = true
+	}
+	for _, op := range slices.Concat(j.writes, j.outside) {
+		h.named[op.Key] = true
+	}
+}
+
+// commit does what programs outside of jobs do. False means that it has to be done again.
+func (p *process) commit(ctx context.Context, operations []partition.Operation) bool {
+	for _, op := range operations {
+		if _, err := p.store.Of(op.Key).Commit(ctx, []partition.Operation{op}); err != nil {
 			return false
 		}
 	}
@@ -192,8 +220,6 @@ func (h *history) heal(ctx context.Context) {
 		}
 	}
 	if len(heal.needs) > 0 {
-		started := time.Now()
 		h.perform(ctx, h.dice, nil, heal)
-		h.note("healed after %v", time.Since(started))
 	}
 }

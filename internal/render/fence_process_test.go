@@ -15,6 +15,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/itscales/scales/internal/canonical"
+	"github.com/itscales/scales/internal/outage"
 	"github.com/itscales/scales/internal/partition"
 	"github.com/itscales/scales/internal/render"
 )
@@ -46,8 +47,6 @@ func (d *dice) duration(low, high time.Duration) time.Duration {
 	return low + time.Duration(d.n(int(high-low)))
 }
 
-var errKilled = errors.New("the process was killed")
-
 // A process is a worker process that renders, with pauses at every step, until it is killed.
 type process struct {
 	history  *history
@@ -72,7 +71,7 @@ func newProcess(h *history, number int) *process {
 		Store: p.store, App: http.HandlerFunc(p.serve), Rules: &canonical.Rules{}, Origin: &url.URL{Scheme: "http", Host: "localhost"},
 		Server: &http.Server{}, Mark: func(ctx context.Context) context.Context { return ctx },
 		Limit: 4, Timeout: h.renderTimeout, MaxEntry: 1 << 10, Lease: config.ClaimLease, Retry: config.ClaimLease / 2,
-		Logger: slog.New(slog.DiscardHandler), Pause: p.at,
+		Logger: slog.New(slog.DiscardHandler), Outage: outage.New(slog.New(slog.DiscardHandler), "Redis"), Pause: p.at,
 	})
 	tending, untend := context.WithCancel(context.Background())
 	p.ended.Go(func() { p.renderer.Tend(tending, tending) })
@@ -114,6 +113,7 @@ func (p *process) at(ctx context.Context, moment render.Moment, key string) {
 	switch moment {
 	case render.AfterClaim:
 		p.history.claimed.Add(1)
+		p.history.renders.Add(1)
 	case render.AfterCommit:
 		p.history.claimed.Add(-1)
 	}
@@ -135,22 +135,25 @@ func (p *process) pause(ctx context.Context) {
 	case roll < 930:
 		p.wait(ctx, p.dice.duration(0, lease/2))
 	case roll < 960:
-		p.wait(ctx, p.dice.duration(lease, 3*lease))
-	case roll < 995:
+		p.wait(ctx, p.dice.duration(lease, p.history.longest))
+	case roll < 990:
 		p.history.note("process %d: freezes", p.number)
-		p.frozen.Store(time.Now().Add(p.dice.duration(lease, 4*lease)).UnixNano())
+		p.frozen.Store(time.Now().Add(p.dice.duration(lease, p.history.longest)).UnixNano())
 	default:
-		if p.history.crashes.Add(-1) >= 0 {
-			p.crash()
-		}
+		p.crash()
 	}
 }
 
 // crash kills the process, at once or in such a way that what it is about to send still leaves.
 func (p *process) crash() {
+	if p.isKilled() || p.history.crashes.Add(-1) < 0 {
+		return
+	}
 	atOnce := !p.dice.oneIn(4)
-	p.cut.Store(atOnce)
 	p.history.note("process %d: crashes, at once: %t", p.number, atOnce)
+	if atOnce {
+		p.cut.Store(true)
+	}
 	p.kill()
 }
 
@@ -165,7 +168,7 @@ func (p *process) wait(ctx context.Context, d time.Duration) {
 	}
 }
 
-// line is what connects a process with Redis.
+// line is what connects a process with Redis. All that changes something there is a script.
 type line struct {
 	redis.UniversalClient
 	process *process
@@ -175,28 +178,40 @@ func (l *line) EvalSha(ctx context.Context, sha string, keys []string, args ...a
 	return l.process.send(ctx, func() *redis.Cmd { return l.UniversalClient.EvalSha(ctx, sha, keys, args...) })
 }
 
-// send sends a command, with pauses before and after, as long as the process lives. Sometimes it sends the command
-// twice, as go-redis does when a connection breaks before the answer is there.
+func (l *line) Eval(ctx context.Context, script string, keys []string, args ...any) *redis.Cmd {
+	return l.process.send(ctx, func() *redis.Cmd { return l.UniversalClient.Eval(ctx, script, keys, args...) })
+}
+
+var errBroken = errors.New("the connection is broken")
+
+// send sends a command, with pauses before and after, as long as the process lives. Sometimes the connection breaks: then
+// the command is sent a second time, as go-redis does, or fails with an error, whether it arrived or not.
 func (p *process) send(ctx context.Context, command func() *redis.Cmd) *redis.Cmd {
-	times := 1
-	if p.dice.oneIn(40) && !p.history.calm.Load() {
-		times = 2
+	times, answered := 1, true
+	if !p.history.calm.Load() {
+		switch p.dice.n(100) {
+		case 0, 1:
+			times = 2
+		case 2:
+			answered = false
+		case 3:
+			times, answered = 0, false
+		}
 	}
-	var reply *redis.Cmd
+	reply := redis.NewCmd(ctx)
 	for range times {
 		p.pause(ctx)
 		if frozen := time.Until(time.Unix(0, p.frozen.Load())); frozen > 0 {
 			p.wait(ctx, frozen)
 		}
-		if p.cut.Load() {
-			break
+		if !p.cut.Load() {
+			reply = command()
 		}
-		reply = command()
 	}
 	p.pause(ctx)
-	if p.cut.Load() {
+	if !answered || p.cut.Load() {
 		reply = redis.NewCmd(ctx)
-		reply.SetErr(errKilled)
+		reply.SetErr(errBroken)
 	}
 	return reply
 }

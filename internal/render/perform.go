@@ -2,6 +2,7 @@ package render
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -58,7 +59,7 @@ func (r *Renderer) Perform(ctx context.Context, work Work) ([]Result, error) {
 				case <-follow.done:
 				case <-r.stopped.Done():
 				}
-				r.pursue(f, partition.Claim{})
+				r.pursue(f, partition.Claim{}, r.nextToken())
 			})
 		}
 	}
@@ -89,6 +90,29 @@ func (r *Renderer) Perform(ctx context.Context, work Work) ([]Result, error) {
 		return nil, errClosed
 	}
 	return results, nil
+}
+
+// Stamp gives the writes that come to stay where they are the last, OpOverwrite and OpErase, their place in the order: a
+// ticket each. It is called before the work is recorded anywhere, so that doing the work twice, late, or by another
+// process does not undo what has followed it.
+func (r *Renderer) Stamp(ctx context.Context, work *Work) error {
+	return Stamp(ctx, r.config.Store, work.Writes)
+}
+
+// Stamp is Renderer.Stamp for whoever has no renderer.
+func Stamp(ctx context.Context, store *partition.Store, writes []partition.Operation) error {
+	for i := range writes {
+		op := &writes[i]
+		if op.Kind != partition.OpOverwrite && op.Kind != partition.OpErase || op.Ticket != "" {
+			continue
+		}
+		position, err := store.Of(op.Key).Ticket(ctx)
+		if err != nil {
+			return err
+		}
+		op.Position = position
+	}
+	return nil
 }
 
 // batchOf is the part of the work that lies in one partition.
@@ -174,8 +198,10 @@ func (r *Renderer) claimAndAsk(b *batchOf) {
 		case errs[i] == nil && claims[i].Granted == partition.Pushed:
 			r.share.land(f, Result{Key: f.key, State: Pushed})
 		default:
-			claim := claims[i] // the zero Claim after an error: the pursuit begins with a claim of its own
-			r.work.Go(func() { r.pursue(f, claim) })
+			// After an error the claim is the zero one, and the pursuit asks again with the same token: the first
+			// time may have been granted.
+			claim, token := claims[i], wishes[i].Token
+			r.work.Go(func() { r.pursue(f, claim, token) })
 		}
 	}
 	b.operations, b.results = r.askAll(b.partition, granted)
@@ -194,16 +220,28 @@ func (r *Renderer) askAll(p *partition.Partition, granted []partition.Due) ([]pa
 	}
 	each(indexes, func(i int) {
 		r.pause(AfterClaim, granted[i].Key)
-		select {
-		case r.slots <- struct{}{}:
-			operations[i], results[i] = r.ask(granted[i])
-		case <-r.stopped.Done():
-			operations[i] = partition.Operation{Kind: partition.OpFail, Key: granted[i].Key, Position: granted[i].Position, Value: "closed"}
-			results[i] = Result{granted[i].Key, Failed, "the renderer was closed"}
-		}
+		operations[i], results[i] = r.askInTurn(granted[i])
 		r.pause(AfterRender, granted[i].Key)
 	})
 	return operations, results
+}
+
+// askInTurn renders a claimed key when there is a slot. Where handlers that ignore their context hold all slots for long,
+// it fails, so that another process gets the key.
+func (r *Renderer) askInTurn(due partition.Due) (partition.Operation, Result) {
+	patience := time.NewTimer(r.config.Timeout)
+	defer patience.Stop()
+	reason := ""
+	select {
+	case r.slots <- struct{}{}:
+		return r.ask(due)
+	case <-patience.C:
+		reason = "no slot for a render within " + r.config.Timeout.String() + " (options RenderConcurrency, RenderTimeout)"
+	case <-r.stopped.Done():
+		reason = "the renderer was closed"
+	}
+	op := partition.Operation{Kind: partition.OpFail, Key: due.Key, Position: due.Position, Value: reason, Delay: r.config.Retry}
+	return op, Result{due.Key, Failed, reason}
 }
 
 func (r *Renderer) pause(at Moment, key string) {
@@ -225,7 +263,7 @@ func (r *Renderer) commitBatch(b *batchOf) (superseded []Need) {
 		case err != nil:
 			r.share.land(f, Result{f.key, Failed, err.Error()})
 		case commit.Outcomes[i].Again():
-			r.work.Go(func() { r.pursue(f, partition.Claim{}) })
+			r.work.Go(func() { r.pursue(f, partition.Claim{}, r.nextToken()) })
 		default:
 			r.share.land(f, r.conclude(b.results[i], commit.Outcomes[i]))
 		}
@@ -246,14 +284,17 @@ func overtaken(op partition.Operation, outcome partition.Outcome) bool {
 	return outcome.Again() || inexact && outcome == partition.Superseded
 }
 
-// commit commits operations, however long Redis is away. Doing it twice does no harm.
+// commit commits operations, however long Redis is away. Doing it twice does no harm. The error is that the renderer was
+// closed, or that the partition is laid out otherwise.
 func (r *Renderer) commit(p *partition.Partition, operations []partition.Operation) (partition.Commit, error) {
 	for backoff := firstBackoff; ; backoff = min(2*backoff, maxBackoff) {
 		commit, err := p.Commit(r.stopped, operations)
-		if err == nil || r.stopped.Err() != nil {
+		if r.stopped.Err() == nil {
+			r.config.Outage.Note(err)
+		}
+		if err == nil || r.stopped.Err() != nil || errors.Is(err, partition.ErrLayout) {
 			return commit, err
 		}
-		r.config.Logger.Warn("scales: a commit failed and is tried again", "error", err, "operations", len(operations))
 		r.wait(backoff)
 	}
 }
@@ -290,10 +331,10 @@ func (r *Renderer) conclude(result Result, outcome partition.Outcome) Result {
 //	A: asks the application                  B: watches the change log from the tail it was given
 //	A: commits with ticket 7; k is due       B: sees 7, which is below 8, and waits on
 //	A or B, or a third: claims k, ticket 9   B: sees 9 and is done, or fails to see it and asks after a second
-func (r *Renderer) pursue(f *flight, claim partition.Claim) {
+func (r *Renderer) pursue(f *flight, claim partition.Claim, token string) {
 	r.share.seal(f)
 	p := r.config.Store.Of(f.key)
-	token, need := r.nextToken(), ""
+	need := ""
 	tries, missed := 0, 0
 	backoff := firstBackoff
 	for {
@@ -335,7 +376,12 @@ func (r *Renderer) pursue(f *flight, claim partition.Claim) {
 			r.share.land(f, Result{f.key, Failed, "the renderer was closed"})
 			return
 		}
-		if err != nil {
+		r.config.Outage.Note(err)
+		switch {
+		case errors.Is(err, partition.ErrLayout):
+			r.share.land(f, Result{f.key, Failed, err.Error()})
+			return
+		case err != nil:
 			claim = partition.Claim{}
 			r.wait(backoff)
 			backoff = min(2*backoff, maxBackoff)

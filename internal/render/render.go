@@ -25,6 +25,7 @@ import (
 	"github.com/itscales/scales/internal/field"
 	"github.com/itscales/scales/internal/invoke"
 	"github.com/itscales/scales/internal/message"
+	"github.com/itscales/scales/internal/outage"
 	"github.com/itscales/scales/internal/partition"
 )
 
@@ -42,6 +43,7 @@ type Config struct {
 	Lease    time.Duration                                    // of a claim; that of the store
 	Retry    time.Duration                                    // delay after the first failure of a render
 	Logger   *slog.Logger                                     //
+	Outage   *outage.Log                                      // of Redis
 	Pause    func(ctx context.Context, at Moment, key string) // called at every step; tests use it to crash and to wait
 }
 

@@ -26,10 +26,14 @@ func (r *Renderer) Tend(ctx, patience context.Context) {
 	ticker := time.NewTicker(tendInterval)
 	defer ticker.Stop()
 	busy := make(chan struct{}, max(1, r.config.Limit/2))
-	for {
-		more := r.tendOnce(ctx, busy)
-		if more {
-			continue
+	for round := 0; ; round++ {
+		if r.tendOnce(ctx, busy, round) {
+			select { // there may be more: go on as soon as there is room
+			case busy <- struct{}{}:
+				<-busy
+				continue
+			case <-ctx.Done():
+			}
 		}
 		select {
 		case <-ticker.C:
@@ -47,17 +51,21 @@ func (r *Renderer) Tend(ctx, patience context.Context) {
 	}
 }
 
-// tendOnce claims as many due keys as there is room for and reports whether there may be more.
-func (r *Renderer) tendOnce(ctx context.Context, busy chan struct{}) (more bool) {
+// tendOnce claims as many due keys as there is room for, beginning with another partition in each round, and reports
+// whether there may be more.
+func (r *Renderer) tendOnce(ctx context.Context, busy chan struct{}, round int) (more bool) {
 	if !r.enter() {
 		return false
 	}
 	defer r.work.Done()
-	for _, p := range r.config.Store.All() {
+	partitions := r.config.Store.All()
+	for i := range partitions {
 		if ctx.Err() != nil {
 			return false
 		}
-		free := cap(busy) - len(busy)
+		p := partitions[(i+round)%len(partitions)]
+		// What could not begin to be rendered at once is left to others.
+		free := max(0, min(cap(busy)-len(busy), cap(r.slots)-len(r.slots)))
 		due, err := p.Next(ctx, r.nextToken(), free)
 		if err != nil {
 			r.config.Logger.Debug("scales: pending keys could not be read", "error", err)

@@ -18,17 +18,19 @@ import (
 
 // serve brings a job to its end. reserved says that a slot is taken for it.
 func (s *shift) serve(d *jobqueue.Delivery, reserved bool) {
-	defer s.end(d)
+	defer s.end(d.StreamID)
 	release := sync.OnceFunc(func() { <-s.slots })
 	if reserved {
 		defer release()
+	}
+	if d.Decided {
+		s.finishDecided(d)
+		return
 	}
 	request, target, err := parseJob(d)
 	switch {
 	case err != nil:
 		s.bury(d, nil, problem.WorkerDied(), err.Error())
-	case d.Decided:
-		s.finishDecided(d)
 	case !d.First() && !(step.Idempotent(request.Method) && s.Consumer.Now() < d.Deadline):
 		s.bury(d, s.targetOf(request, target), problem.WorkerDied(), "its worker died and it may not be repeated")
 	case d.First() && s.Consumer.Now() > d.Deadline:
@@ -42,10 +44,28 @@ func (s *shift) serve(d *jobqueue.Delivery, reserved bool) {
 				return
 			}
 		}
+		if !s.stillOurs(d) {
+			return
+		}
 		reply, owed := s.execute(d, request, target)
 		release() // a job that waits for renders holds no slot
 		s.settle(d, reply, owed)
 	}
+}
+
+// stillOurs reports whether nobody has taken the job over before its handler begins: a worker that was stopped for longer
+// than its lease must not run what another has run and answered.
+func (s *shift) stillOurs(d *jobqueue.Delivery) bool {
+	if s.Consumer.SinceBeat() < s.Consumer.BeatInterval()*2 {
+		return true
+	}
+	return s.retry(d, "look whether it is ours", func() (bool, error) {
+		loaded, err := s.Consumer.Load(s.ended, d.StreamID)
+		if err != nil || loaded[0] == nil {
+			return false, err
+		}
+		return loaded[0].Consumer == d.Consumer && loaded[0].Deliveries == d.Deliveries, nil
+	})
 }
 
 func parseJob(d *jobqueue.Delivery) (*message.Request, *url.URL, error) {
@@ -124,6 +144,10 @@ func (s *shift) settle(d *jobqueue.Delivery, reply *message.Response, owed step.
 		s.Logger.Error("scales: a reply cannot be encoded", "job", d.ID, "error", err)
 		text, _ = encodeReply(problem.ApplicationPanicked().Response())
 	}
+	stamped := s.retry(d, "order its writes", func() (bool, error) { return true, s.Renderer.Stamp(s.ended, &owed.Work) })
+	if !stamped {
+		return
+	}
 	debt, err := owed.Encode()
 	if err != nil {
 		s.bury(d, nil, problem.ApplicationPanicked(), "what it owes cannot be encoded: "+err.Error())
@@ -133,7 +157,10 @@ func (s *shift) settle(d *jobqueue.Delivery, reply *message.Response, owed step.
 		return s.retry(d, "decide", func() (bool, error) { return s.Consumer.Decide(s.ended, d, text, debt) })
 	}
 	if len(owed.Work.Writes) > 0 {
-		if decide() && s.pay(d, owed) {
+		switch {
+		case !decide():
+			s.pend(d, owed.Keys()) // its writes are dropped, but what it named is rendered
+		case s.pay(d, owed):
 			s.release(d)
 		}
 		return

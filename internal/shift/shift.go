@@ -50,6 +50,14 @@ type Config struct {
 	MaxReply     int64         // largest body of a response
 	Logger       *slog.Logger
 	Outage       *outage.Log
+
+	Guards Guards
+}
+
+// Guards switches single safeguards off. Only tests do that, to see the violation that the safeguard prevents.
+type Guards struct {
+	// EarlyLook looks at a job that is owned before it is taken in hand, not after.
+	EarlyLook bool
 }
 
 type shift struct {
@@ -60,15 +68,16 @@ type shift struct {
 	stop   context.CancelFunc
 	ended  context.Context // ends when the shift gives up what is still under way
 
-	mu   sync.Mutex
-	jobs map[string]struct{} // stream ids of the jobs in hand
-	room chan struct{}       // told when a job has ended
+	mu       sync.Mutex
+	jobs     map[string]hand // the jobs in hand, by stream id
+	draining bool            // no further job is taken in hand
+	room     chan struct{}   // told when a job has ended
 }
 
 // Run works until ctx ends and then finishes the jobs under way, as far as DrainTimeout allows.
 func Run(ctx context.Context, config Config) {
 	s := &shift{
-		Config: config, slots: make(chan struct{}, config.Concurrency), jobs: make(map[string]struct{}), room: make(chan struct{}, 1),
+		Config: config, slots: make(chan struct{}, config.Concurrency), jobs: make(map[string]hand), room: make(chan struct{}, 1),
 	}
 	s.ended, s.stop = context.WithCancel(context.Background())
 	defer s.stop()
@@ -77,6 +86,9 @@ func Run(ctx context.Context, config Config) {
 	beating.Go(func() { s.beat(s.ended) })
 
 	s.take(ctx)
+	s.mu.Lock()
+	s.draining = true
+	s.mu.Unlock()
 	drained := make(chan struct{})
 	go func() {
 		s.inHand.Wait()
@@ -98,39 +110,84 @@ func Run(ctx context.Context, config Config) {
 	}
 }
 
-// beat keeps the leases of the worker's jobs, and takes over those of workers that have died.
+// beat keeps the leases of the worker's jobs. Until the drain begins it takes over those of workers that have died.
 func (s *shift) beat(ctx context.Context) {
 	ticker := time.NewTicker(s.Consumer.BeatInterval())
 	defer ticker.Stop()
-	for {
+	for missing := 0; ; {
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
 			return
 		}
-		took, err := s.Consumer.Beat(ctx)
+		if s.isDraining() {
+			_, err := s.Consumer.Beat(ctx)
+			s.Outage.Note(err)
+			continue
+		}
+		owned, err := s.Consumer.BeatAndTakeOver(ctx)
 		s.Outage.Note(err)
 		if err != nil {
 			continue
 		}
-		if took || s.Consumer.Doubt() {
+		// A fetch whose answer was lost, and that go-redis has sent again, shows in the count alone. What is on its way
+		// to us at the moment shows there too, so it has to show twice.
+		if owned > s.count() {
+			missing++
+		} else {
+			missing = 0
+		}
+		if s.Consumer.Doubt() || missing >= 2 {
+			missing = 0
 			s.takeMine(ctx)
 		}
 	}
 }
 
-// takeMine takes the jobs that the worker owns without having them in hand: taken over from others, or delivered by a
-// fetch whose answer was lost.
+// takeMine takes the jobs that the worker owns without having them in hand.
+//
+// A job is taken in hand before it is looked at, and is worked on as it is then:
+//
+//	takeMine lists jobs: J is ours, its handler is running
+//	J ends: it is acknowledged, and no longer in hand
+//	takeMine takes J in hand, loads it, and finds that nobody owns it: without the look it would run J again
 func (s *shift) takeMine(ctx context.Context) {
-	mine, err := s.Consumer.Mine(ctx)
+	owned, err := s.Consumer.Owned(ctx)
 	if err != nil {
 		s.Consumer.SetDoubt()
-		s.Logger.Warn("scales: the jobs of this worker could not be listed", "error", err)
+		s.Outage.Note(err)
 	}
-	for _, d := range mine {
-		if s.begin(d) {
-			go s.serve(d, false)
+	for id, deliveries := range owned {
+		s.takeOne(ctx, id, deliveries)
+	}
+}
+
+func (s *shift) takeOne(ctx context.Context, id string, deliveries int64) {
+	look := func() *jobqueue.Delivery {
+		loaded, err := s.Consumer.Load(ctx, id)
+		if err != nil {
+			s.Consumer.SetDoubt()
+			return nil
 		}
+		return loaded[0]
+	}
+	var d *jobqueue.Delivery
+	if s.Guards.EarlyLook {
+		d = look()
+	}
+	switch s.begin(id, s.Consumer.ID(), deliveries) {
+	case begun:
+		if d == nil {
+			d = look()
+		}
+		if d == nil {
+			s.end(id)
+			return
+		}
+		go s.serve(d, false)
+	case heldAsAnother:
+		// It was taken from us and has come back, and the handler of the first time still runs.
+		s.Consumer.SetDoubt()
 	}
 }
 
@@ -156,7 +213,7 @@ func (s *shift) take(ctx context.Context) {
 			<-s.slots
 		}
 		for _, d := range fetched {
-			if s.begin(d) {
+			if s.begin(d.StreamID, d.Consumer, d.Deliveries) == begun {
 				go s.serve(d, true)
 			} else {
 				<-s.slots
@@ -180,7 +237,7 @@ func wait(ctx context.Context, d time.Duration) {
 
 // reserve takes all slots that are free, at least one.
 func (s *shift) reserve(ctx context.Context) (n int) {
-	for s.count() >= maxInHand {
+	for s.size() >= maxInHand {
 		select {
 		case <-s.room:
 		case <-ctx.Done():
@@ -203,28 +260,68 @@ func (s *shift) reserve(ctx context.Context) (n int) {
 	}
 }
 
-func (s *shift) count() int {
+func (s *shift) size() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.jobs)
 }
 
-// begin takes a job in hand. False means that it is in hand already.
-func (s *shift) begin(d *jobqueue.Delivery) bool {
+// count returns how many jobs of the consumer's present id are in hand.
+func (s *shift) count() (n int) {
+	consumer := s.Consumer.ID()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, ok := s.jobs[d.StreamID]; ok {
-		return false
+	for _, h := range s.jobs {
+		if h.consumer == consumer {
+			n++
+		}
 	}
-	s.jobs[d.StreamID] = struct{}{}
-	s.inHand.Add(1)
-	return true
+	return n
 }
 
-func (s *shift) end(d *jobqueue.Delivery) {
+func (s *shift) isDraining() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.jobs, d.StreamID)
+	return s.draining
+}
+
+// hand is under which name, and for the how-manieth time, a job in hand was delivered.
+type hand struct {
+	consumer   string
+	deliveries int64
+}
+
+type beginning int
+
+const (
+	begun         beginning = iota
+	inHand                  // the same delivery is in hand
+	heldAsAnother           // another delivery of the job is in hand
+	refused                 // the shift is draining
+)
+
+// begin takes a job in hand.
+func (s *shift) begin(id, consumer string, deliveries int64) beginning {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h, ok := s.jobs[id]
+	switch {
+	case s.draining:
+		return refused
+	case ok && h == hand{consumer, deliveries}:
+		return inHand
+	case ok:
+		return heldAsAnother
+	}
+	s.jobs[id] = hand{consumer, deliveries}
+	s.inHand.Add(1)
+	return begun
+}
+
+func (s *shift) end(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.jobs, id)
 	s.inHand.Done()
 	select {
 	case s.room <- struct{}{}:

@@ -49,6 +49,25 @@ func (o *Owed) Empty() bool {
 	return len(o.Work.Needs) == 0 && len(o.Work.Writes) == 0 && len(o.Pending) == 0
 }
 
+// Keys returns all keys that are owed anything and can be rendered.
+func (o *Owed) Keys() []string {
+	keys := slices.Clone(o.Pending)
+	for _, need := range o.Work.Needs {
+		keys = append(keys, need.Key)
+	}
+	return append(keys, renderable(o.Work.Writes)...)
+}
+
+// renderable returns the keys of writes that a render can replace.
+func renderable(writes []partition.Operation) (keys []string) {
+	for _, op := range writes {
+		if op.Kind != partition.OpOverwrite && op.Kind != partition.OpErase {
+			keys = append(keys, op.Key)
+		}
+	}
+	return keys
+}
+
 // Broken reports whether a handler failed, so that its own writes are dropped.
 func Broken(r invoke.Result) bool {
 	return r.Panic != nil || r.Aborted || r.Short || r.Status >= 500
@@ -93,7 +112,7 @@ func (r *Rules) named(e Exchange) (keys []string) {
 	)
 	base := &url.URL{Scheme: e.Scheme, Host: e.Host, Path: e.Target.Path, RawPath: e.Target.RawPath, RawQuery: e.Target.RawQuery}
 	for _, reference := range references {
-		path, query, ok := field.SameOrigin(reference, base, e.Host, r.Origin.Host)
+		host, path, query, ok := field.SameOrigin(reference, base, e.Host, r.Origin.Host)
 		if !ok {
 			r.refused.Do(func() {
 				r.Logger.Warn("scales: a Location, Content-Location or Link names another origin and is ignored; further ones are not logged",
@@ -101,7 +120,7 @@ func (r *Rules) named(e Exchange) (keys []string) {
 			})
 			continue
 		}
-		if key, err := r.Keys.Key(e.Host, path, query); err == nil {
+		if key, err := r.Keys.Key(host, path, query); err == nil {
 			keys = append(keys, key)
 		}
 	}
@@ -116,12 +135,7 @@ func (r *Rules) oweBroken(e Exchange, updates []string, writes []partition.Opera
 			pending = append(pending, key)
 		}
 	}
-	pending = append(pending, updates...)
-	for _, op := range writes {
-		if op.Kind != partition.OpOverwrite && op.Kind != partition.OpErase {
-			pending = append(pending, op.Key)
-		}
-	}
+	pending = append(append(pending, updates...), renderable(writes)...)
 	slices.Sort(pending)
 	return Owed{Pending: slices.Compact(pending)}
 }

@@ -1,0 +1,193 @@
+package blackbox_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+// asked reports what the application shows, to know how far a handler has come.
+func (s *site) asked(t *testing.T, target, text string) bool {
+	t.Helper()
+	return strings.Contains(s.app.get(t, target).body, text)
+}
+
+// A worker is killed while it carries out a POST, a PUT and a DELETE, after their change of the database. The POST might
+// be doubled if another worker ran it again: its client is told that nobody knows, and it becomes a dead letter. The others
+// may be repeated, and are.
+func TestOthersFinishTheWorkOfAKilledWorker(t *testing.T) {
+	s := newSite(t, sharedStore(t), "-lease", "500ms", "-deadline", "10s")
+	s.troubled = true
+	s.open(t, 1, 0)
+	victim := s.start(t, "worker", "-work-delay", "1m")
+	s.fill(t)
+	server := s.servers[0]
+	moved := read[track](t, s.app, "/tracks/7.json")
+	deleted := read[track](t, s.app, "/tracks/8.json")
+
+	post := server.begin(t, postJSON("Written by a victim", "Victims"))
+	put := server.begin(t, putJSON(7, map[string]string{"name": "Moved by a victim", "artist": "Survivors"}))
+	remove := server.begin(t, call{method: http.MethodDelete, target: "/tracks/8"})
+	eventually(t, patience, "the three handlers have changed the database", func() bool {
+		return s.asked(t, "/tracks.json", "Written by a victim") && s.asked(t, "/tracks/7.json", "Moved by a victim") &&
+			s.app.get(t, "/tracks/8").status == http.StatusNotFound
+	})
+	s.start(t, "worker")
+	s.start(t, "worker")
+	victim.kill()
+	killed := time.Now()
+	if made := server.post(t, "Written meanwhile", "Survivors").is(t, http.StatusCreated); time.Since(killed) > patience {
+		t.Errorf("%v took %v", made.call, time.Since(killed))
+	}
+
+	post.wait(t).isProblem(t, http.StatusBadGateway, "worker-died")
+	var got track
+	if err := put.wait(t).is(t, http.StatusOK).decode(&got); err != nil || got.Name != "Moved by a victim" || got.Artist != "Survivors" {
+		t.Errorf("the repeated PUT is answered with %+v, %v", got, err)
+	}
+	s.shows(t, got, false, moved.ArtistSlug)
+	if status := remove.wait(t).status; status != http.StatusNoContent && status != http.StatusNotFound {
+		t.Errorf("the repeated DELETE is answered with %d", status)
+	}
+	s.isGone(t, deleted)
+	t.Logf("answered after the worker was killed: POST %v, PUT %v, DELETE %v",
+		post.began.Add(post.took).Sub(killed), put.began.Add(put.took).Sub(killed), remove.began.Add(remove.took).Sub(killed))
+	s.hasDeadLetter(t, "Written by a victim")
+
+	// What the lost response would have named is stale, until a fill; the list, its target, is not.
+	eventually(t, soon, "the list shows the lost track", func() bool {
+		return server.get(t, "/tracks").body == s.app.get(t, "/tracks").body
+	})
+	s.fill(t)
+	s.isCurrent(t, allKeys(t, s.app, seededTracks+2))
+}
+
+// hasDeadLetter expects one dead letter, which holds the request, and no job.
+func (s *site) hasDeadLetter(t *testing.T, text string) {
+	t.Helper()
+	letters, err := s.client.XRange(t.Context(), s.queueKey("dead"), "-", "+").Result()
+	if err != nil || len(letters) != 1 {
+		t.Fatalf("the dead letters are %v, %v, want one", letters, err)
+	}
+	request, _ := letters[0].Values["request"].(string)
+	reason, _ := letters[0].Values["reason"].(string)
+	if !strings.HasPrefix(request, "POST /tracks HTTP/1.1\r\n") || !strings.Contains(request, text) || reason == "" {
+		t.Errorf("the dead letter is %v", letters[0].Values)
+	}
+	if jobs := s.length(t, "jobs"); jobs != 0 {
+		t.Errorf("%d jobs are left", jobs)
+	}
+}
+
+// Without a worker nothing is accepted, and pages are served all the same. As soon as a worker is there writes work, and
+// no server is restarted.
+func TestWithoutAWorkerWritesAreRefusedAtOnce(t *testing.T) {
+	s := newSite(t, sharedStore(t), "-deadline", "2s", "-lease", "500ms")
+	s.troubled = true
+	s.open(t, 1, 0)
+	s.fill(t)
+	server, kept := s.servers[0], newLedger("Unworked")
+	refused := func() {
+		t.Helper()
+		began := time.Now()
+		kept.post(t, server, http.StatusServiceUnavailable).isProblem(t, http.StatusServiceUnavailable, "no-worker")
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("the refusal took %v", took)
+		}
+		server.get(t, "/tracks/7").is(t, http.StatusOK)
+	}
+	accepted := func() {
+		t.Helper()
+		eventually(t, soon, "a write is carried out", func() bool {
+			name, request := kept.next()
+			a := server.send(t, request)
+			if err := kept.note(name, a); err != nil {
+				t.Error(err)
+			}
+			return a.status == http.StatusCreated
+		})
+	}
+	refused()
+	worker := s.start(t, "worker")
+	accepted()
+	worker.stop(t) // it says that it leaves
+	refused()
+
+	worker = s.start(t, "worker")
+	accepted()
+	worker.kill() // it does not say so: the job is enqueued, and withdrawn at its deadline
+	kept.post(t, server, http.StatusServiceUnavailable).isProblem(t, http.StatusServiceUnavailable, "not-started")
+	eventually(t, patience, "the worker is known to be dead", func() bool {
+		name, request := kept.next()
+		a := server.send(t, request)
+		if err := kept.note(name, a); err != nil {
+			t.Error(err)
+		}
+		return a.problem(http.StatusServiceUnavailable, "no-worker") == nil
+	})
+	s.start(t, "worker")
+	accepted()
+	s.isIdle(t)
+	kept.isKept(t, s.app)
+	s.isCurrent(t, allKeys(t, s.app, 10))
+}
+
+// A client that goes away while its request waits for a worker takes the request with it.
+func TestARequestWhoseClientHasGoneNeverStarts(t *testing.T) {
+	s := newSite(t, sharedStore(t))
+	s.open(t, 1, 0)
+	worker := s.start(t, "worker", "-concurrency", "1", "-work-delay", "2s")
+	s.fill(t)
+	server := s.servers[0]
+	running := server.begin(t, postJSON("running", "Waiters"))
+	eventually(t, patience, "the first handler runs", func() bool { return s.asked(t, "/tracks.json", "running") })
+	waiting := server.begin(t, postJSON("waiting", "Waiters"))
+	eventually(t, patience, "the second request waits", func() bool { return s.length(t, "jobs") == 2 })
+	waiting.abandon()
+	if waiting.err == nil {
+		t.Fatalf("the second request was answered %d, which spoils the test", waiting.answer.status)
+	}
+	eventually(t, soon, "the second request is withdrawn", func() bool { return s.length(t, "jobs") == 1 })
+	select {
+	case <-running.done:
+		t.Fatal("the first handler has ended, which spoils the test")
+	default:
+	}
+	running.wait(t).is(t, http.StatusCreated)
+	server.post(t, "third", "Waiters").is(t, http.StatusCreated) // after which the second would have run
+	if s.asked(t, "/tracks.json", "waiting") {
+		t.Error("the request of a client that had gone was carried out")
+	}
+	s.isIdle(t)
+	worker.stop(t)
+}
+
+// A process that is told to end finishes what it has begun.
+func TestProcessesDrain(t *testing.T) {
+	s := newSite(t, sharedStore(t))
+	s.open(t, 1, 0)
+	worker := s.start(t, "worker", "-work-delay", "1s")
+	s.fill(t)
+	server := s.servers[0]
+	for number, told := range []*process{worker, server} {
+		if number > 0 {
+			s.start(t, "worker", "-work-delay", "1s")
+		}
+		name := "Written while a " + told.role + " ends"
+		post := server.begin(t, postJSON(name, "Drainers"))
+		eventually(t, patience, "the handler runs", func() bool { return s.asked(t, "/tracks.json", name) })
+		told.terminate(t)
+		var got track
+		if err := post.wait(t).is(t, http.StatusCreated).decode(&got); err != nil || got.Name != name {
+			t.Errorf("the reply is %+v, %v", got, err)
+		}
+		told.awaitEnd(t, stopTimeout)
+	}
+	if _, err := server.do(t.Context(), call{method: http.MethodGet, target: "/"}); err == nil {
+		t.Error("a server that has ended answers")
+	}
+	s.isIdle(t)
+	s.servers = []*process{s.start(t, "server")}
+	s.isCurrent(t, allKeys(t, s.app, 10))
+}
