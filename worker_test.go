@@ -505,8 +505,19 @@ func TestPushOnlyEntriesStay(t *testing.T) {
 		if err := s.cache.Destroy(ctx, "/a"); err != nil {
 			t.Fatal(err)
 		}
-		s.send("GET", "/a", "").problem(t, 503, "not-filled")
+		s.send("GET", "/a", "").problem(t, 404, "not-found")
 	})
+}
+
+func TestALocationOnAnotherOfOurHostsIsRenderedThere(t *testing.T) {
+	app := &pages{change: func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Location", "https://a.example/x") }}
+	s := single(t, app, setup{
+		fill:  []string{"//a.example/x", "//b.example/x"},
+		cache: []scales.CacheOption{scales.Hosts("a.example", "b.example"), scales.Origin("https://a.example")},
+	})
+	s.send("POST", "/form", "", "Host", "b.example").is(t, 200, "")
+	s.send("GET", "/x", "", "Host", "a.example").is(t, 200, "1")
+	s.send("GET", "/x", "", "Host", "b.example").is(t, 200, "0")
 }
 
 func TestAWorkerOfAnotherLayoutDoesNotRun(t *testing.T) {
