@@ -52,7 +52,8 @@ type Cache struct {
 //
 // The client must talk to a primary: one that reads from replicas is refused, because a replica may be behind what a
 // client was promised. Set ContextTimeoutEnabled on it, so that calls to a Redis that hangs do not linger. It needs
-// connections for the blocking calls, one for each server and worker in the process, besides those for the others.
+// connections for blocking calls besides those for the others: one for each server and worker in the process, and one for
+// each partition while renders of other processes are waited for.
 func NewCache(rdb redis.UniversalClient, opts ...CacheOption) (*Cache, error) {
 	if rdb == nil {
 		return nil, errors.New("scales: NewCache: nil client")
@@ -63,7 +64,7 @@ func NewCache(rdb redis.UniversalClient, opts ...CacheOption) (*Cache, error) {
 	}
 	origin, rules, err := config.validate()
 	if err == nil {
-		err = checkClient(rdb)
+		err = checkClient(rdb, config.logger)
 	}
 	if err != nil {
 		return nil, err
@@ -79,9 +80,18 @@ func NewCache(rdb redis.UniversalClient, opts ...CacheOption) (*Cache, error) {
 	return c, nil
 }
 
-func checkClient(rdb redis.UniversalClient) error {
+func checkClient(rdb redis.UniversalClient, logger *slog.Logger) error {
+	heedsDeadlines := true
+	defer func() {
+		if !heedsDeadlines {
+			logger.Warn("scales: the Redis client has ContextTimeoutEnabled off: calls to a Redis that hangs linger")
+		}
+	}()
 	switch client := rdb.(type) {
+	case *redis.Client:
+		heedsDeadlines = client.Options().ContextTimeoutEnabled
 	case *redis.ClusterClient:
+		heedsDeadlines = client.Options().ContextTimeoutEnabled
 		if o := client.Options(); o.ReadOnly || o.RouteByLatency || o.RouteRandomly {
 			return errors.New("scales: NewCache: the cluster client reads from replicas (ReadOnly, RouteByLatency or RouteRandomly)")
 		}
@@ -286,7 +296,7 @@ func (c *Cache) change(ctx context.Context, kind partition.Kind, keys []string) 
 	return c.commit(ctx, operations)
 }
 
-// commit performs operations, those of each partition in one atomic step.
+// commit performs operations, those of each partition in one atomic step unless they are very many.
 func (c *Cache) commit(ctx context.Context, operations []partition.Operation) error {
 	if err := render.Stamp(ctx, c.store, operations); err != nil {
 		return c.unavailable(err)
@@ -298,17 +308,19 @@ func (c *Cache) commit(ctx context.Context, operations []partition.Operation) er
 	}
 	var problems []error
 	for p, group := range byPartition {
-		commit, err := p.Commit(ctx, group)
-		if err != nil {
-			problems = append(problems, c.unavailable(err))
-			continue
-		}
-		for i, outcome := range commit.Outcomes {
-			switch {
-			case outcome == partition.Full:
-				problems = append(problems, fmt.Errorf("%w: %s: too many keys are pending (option MaxEntries)", ErrNotStorable, group[i].Key))
-			case outcome.Again():
-				problems = append(problems, fmt.Errorf("%w: %s", ErrTicket, group[i].Key))
+		for part := range partition.Parts(group) {
+			commit, err := p.Commit(ctx, part)
+			if err != nil {
+				problems = append(problems, c.unavailable(err))
+				break
+			}
+			for i, outcome := range commit.Outcomes {
+				switch {
+				case outcome == partition.Full:
+					problems = append(problems, fmt.Errorf("%w: %s: too many keys are pending (option MaxEntries)", ErrNotStorable, part[i].Key))
+				case outcome.Again():
+					problems = append(problems, fmt.Errorf("%w: %s", ErrTicket, part[i].Key))
+				}
 			}
 		}
 	}

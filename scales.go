@@ -67,9 +67,9 @@
 //
 //	scales.Writer(r.Context()).Update(r.Context(), "/tracks", "/artists/nina-simone")
 //
-// The changes of a job become visible together in each partition, and only if the handler returned without a panic and
-// with a status below 500. Outside of a job [Writer] returns a writer that does nothing. Programs that are not in a
-// request, such as a cron job, use the methods of the [Cache].
+// The changes of a job become visible together in each partition, unless they are very many, and only if the handler
+// returned without a panic and with a status below 500. Outside of a job [Writer] returns a writer that does nothing.
+// Programs that are not in a request, such as a cron job, use the methods of the [Cache].
 //
 // # Filling
 //
@@ -158,7 +158,8 @@ var (
 // A CacheWriter changes the cache. A handler of the application gets that of its job from Writer; a Cache is one too.
 //
 // The changes of a job become visible together, when the handler has returned without a panic and with a status below
-// 500, and before the client gets the response. A job names at most 10,000 keys.
+// 500, and before the client gets the response. A job names at most 10,000 keys and pushes at most 64 MiB; what is more
+// than 1,000 keys or 32 MiB becomes visible in several steps.
 //
 // Update is all that most applications need: it has resources rendered, so that the cache holds what the application
 // says. Push and Destroy save that render only if they are exact; otherwise they are visible sooner and confirmed by a

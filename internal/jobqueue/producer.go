@@ -409,9 +409,12 @@ func (p *Producer) readReplies(ctx context.Context) {
 		p.mu.Lock()
 		read := p.read
 		p.mu.Unlock()
-		streams, err := p.config.Client.XRead(ctx, &redis.XReadArgs{
+		// go-redis waits for the answer to a blocking call for ten seconds longer than that may take.
+		bounded, cancel := context.WithTimeout(ctx, readBlock+p.config.Timeout)
+		streams, err := p.config.Client.XRead(bounded, &redis.XReadArgs{
 			Streams: []string{p.keys.replies, read}, Count: readCount, Block: readBlock,
 		}).Result()
+		cancel()
 		for _, stream := range streams {
 			p.deliver(stream.Messages)
 		}

@@ -3,6 +3,7 @@ package partition
 import (
 	"context"
 	"fmt"
+	"iter"
 	"strconv"
 	"time"
 )
@@ -175,6 +176,32 @@ func (o Outcome) Again() bool {
 type Commit struct {
 	Outcomes []Outcome
 	Tail     string // the last id of the change log after the commit
+}
+
+// What one commit may hold: Redis is busy with nothing else meanwhile, and refuses arguments beyond its own limits.
+const (
+	maxOperations  = 1000
+	maxCommitBytes = 32 << 20
+)
+
+// Parts cuts operations into parts that are small enough for one commit each.
+func Parts(operations []Operation) iter.Seq[[]Operation] {
+	return func(yield func([]Operation) bool) {
+		begin, bytes := 0, 0
+		for i := range operations {
+			size := len(operations[i].Value)
+			if i > begin && (i-begin >= maxOperations || bytes+size > maxCommitBytes) {
+				if !yield(operations[begin:i]) {
+					return
+				}
+				begin, bytes = i, 0
+			}
+			bytes += size
+		}
+		if begin < len(operations) {
+			yield(operations[begin:])
+		}
+	}
 }
 
 // Commit performs the operations in one atomic step: all of them, or none where the ticket of one is refused.

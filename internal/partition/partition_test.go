@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -468,4 +469,22 @@ func TestWhatIsNoEntryCountsAsAbsent(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestOperationsAreCutIntoParts(t *testing.T) {
+	large := partition.Operation{Value: strings.Repeat("x", 20<<20)}
+	for want, operations := range map[string][]partition.Operation{
+		"":         nil,
+		"1":        {large},
+		"1 1 2":    {large, large, large, {}},
+		"1000 500": make([]partition.Operation, 1500),
+	} {
+		var sizes []string
+		for part := range partition.Parts(operations) {
+			sizes = append(sizes, strconv.Itoa(len(part)))
+		}
+		if got := strings.Join(sizes, " "); got != want {
+			t.Errorf("%d operations: parts of %s, want %s", len(operations), got, want)
+		}
+	}
 }

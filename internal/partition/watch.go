@@ -80,9 +80,12 @@ func (w *watch) read(ctx context.Context) {
 		at := w.at
 		w.mu.Unlock()
 
-		streams, err := w.partition.store.config.Client.XRead(ctx, &redis.XReadArgs{
+		// go-redis waits for the answer to a blocking call for ten seconds longer than that may take.
+		bounded, cancel := context.WithTimeout(ctx, watchBlock+w.partition.store.config.Timeout)
+		streams, err := w.partition.store.config.Client.XRead(bounded, &redis.XReadArgs{
 			Streams: []string{w.partition.names.log, at}, Count: watchRead, Block: watchBlock,
 		}).Result()
+		cancel()
 		if err != nil && !errors.Is(err, redis.Nil) {
 			// An outage. Who waits looks again by itself; the log is read on when Redis is back.
 			select {

@@ -256,7 +256,7 @@ func (r *Renderer) commitBatch(b *batchOf) (superseded []Need) {
 	if len(operations) == 0 {
 		return nil
 	}
-	commit, err := r.commit(b.partition, operations)
+	commit, err := r.commitParts(b.partition, operations)
 	for i, f := range b.mine {
 		r.release(operations[i])
 		switch {
@@ -284,10 +284,25 @@ func overtaken(op partition.Operation, outcome partition.Outcome) bool {
 	return outcome.Again() || inexact && outcome == partition.Superseded
 }
 
+// commitParts is commit for operations of any number and size. What is too much for one step becomes several.
+func (r *Renderer) commitParts(p *partition.Partition, operations []partition.Operation) (all partition.Commit, err error) {
+	for part := range partition.Parts(operations) {
+		commit, err := r.commit(p, part)
+		if err != nil {
+			return all, err
+		}
+		all.Outcomes, all.Tail = append(all.Outcomes, commit.Outcomes...), commit.Tail
+	}
+	return all, nil
+}
+
 // commit commits operations, however long Redis is away. Doing it twice does no harm. The error is that the renderer was
 // closed, or that the partition is laid out otherwise.
 func (r *Renderer) commit(p *partition.Partition, operations []partition.Operation) (partition.Commit, error) {
 	for backoff := firstBackoff; ; backoff = min(2*backoff, maxBackoff) {
+		if r.stopped.Err() != nil {
+			return partition.Commit{}, errClosed
+		}
 		commit, err := p.Commit(r.stopped, operations)
 		if r.stopped.Err() == nil {
 			r.config.Outage.Note(err)

@@ -8,13 +8,17 @@ import (
 	"github.com/itscales/scales/internal/partition"
 )
 
-// MaxChanges bounds how many keys one job may name.
-const MaxChanges = 10_000
+// What one job may name and push.
+const (
+	MaxChanges = 10_000   // keys
+	MaxBytes   = 64 << 20 // of pushed entries
+)
 
 // What a buffer refuses.
 var (
 	ErrFinished = errors.New("the handler has returned")
 	ErrTooMany  = fmt.Errorf("a job names more than %d keys", MaxChanges)
+	ErrTooLarge = fmt.Errorf("a job pushes more than %d bytes", MaxBytes)
 )
 
 // A Buffer collects what a handler wants changed until it returns. It is safe for concurrent use.
@@ -23,6 +27,7 @@ type Buffer struct {
 	finished bool
 	updates  []string
 	writes   []partition.Operation
+	bytes    int            // pushed so far, replaced ones too
 	at       map[string]int // index in writes by key
 }
 
@@ -43,6 +48,15 @@ func (b *Buffer) Write(operations ...partition.Operation) error {
 	defer b.mu.Unlock()
 	if err := b.room(len(operations)); err != nil {
 		return err
+	}
+	for _, op := range operations {
+		b.bytes += len(op.Value)
+	}
+	if b.bytes > MaxBytes {
+		for _, op := range operations {
+			b.bytes -= len(op.Value)
+		}
+		return ErrTooLarge
 	}
 	if b.at == nil {
 		b.at = make(map[string]int)

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/itscales/scales/internal/invoke"
@@ -77,6 +78,22 @@ func TestABufferTakesUntilItIsTaken(t *testing.T) {
 	}
 	if err := new(step.Buffer).Update(make([]string, step.MaxChanges+1)...); !errors.Is(err, step.ErrTooMany) {
 		t.Errorf("too many: %v", err)
+	}
+}
+
+func TestABufferIsBoundedInBytes(t *testing.T) {
+	b := new(step.Buffer)
+	half := partition.Operation{Kind: partition.OpPush, Key: "/a", Value: strings.Repeat("x", step.MaxBytes/2)}
+	other := half
+	other.Key = "/b"
+	if err := b.Write(half, other); err != nil {
+		t.Error(err)
+	}
+	if err := b.Write(partition.Operation{Kind: partition.OpPush, Key: "/c", Value: "x"}); !errors.Is(err, step.ErrTooLarge) {
+		t.Errorf("one byte more: %v", err)
+	}
+	if _, writes := b.Take(); len(writes) != 2 {
+		t.Errorf("%d writes", len(writes))
 	}
 }
 
