@@ -110,24 +110,24 @@ func Run(ctx context.Context, config Config) {
 	}
 }
 
-// beat keeps the leases of the worker's jobs. Until the drain begins it takes over those of workers that have died.
+// beat keeps the leases of the worker's jobs. Until the drain begins it takes over those of workers that have died. While
+// Redis is away it tries more often, so that servers find a worker alive soon after.
 func (s *shift) beat(ctx context.Context) {
-	ticker := time.NewTicker(s.Consumer.BeatInterval())
-	defer ticker.Stop()
-	for missing := 0; ; {
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
+	const pause = 100 * time.Millisecond
+	missing := 0
+	for next := s.Consumer.BeatInterval(); ; {
+		if wait(ctx, next); ctx.Err() != nil {
 			return
 		}
+		beat := s.Consumer.BeatAndTakeOver
 		if s.isDraining() {
-			_, err := s.Consumer.Beat(ctx)
-			s.Outage.Note(err)
-			continue
+			beat = s.Consumer.Beat
 		}
-		owned, err := s.Consumer.BeatAndTakeOver(ctx)
+		owned, err := beat(ctx)
 		s.Outage.Note(err)
+		next = s.Consumer.BeatInterval()
 		if err != nil {
+			next = min(next, pause)
 			continue
 		}
 		// A fetch whose answer was lost, and that go-redis has sent again, shows in the count alone. What is on its way
