@@ -261,7 +261,8 @@ func (c *Cache) parseAll(keys []string) ([]string, error) {
 	return parsed, nil
 }
 
-// Push stores an entry. Unless it is push-only or has a ticket, a worker then confirms it by a render.
+// Push stores an entry. Unless it is push-only or has a ticket, a worker then confirms it by a render; until then it may
+// hide something newer, because nobody knows when it was made.
 func (c *Cache) Push(ctx context.Context, key string, e Entry) error {
 	key, err := c.parse(key)
 	if err != nil {
@@ -274,7 +275,8 @@ func (c *Cache) Push(ctx context.Context, key string, e Entry) error {
 	return c.commit(ctx, []partition.Operation{op})
 }
 
-// Destroy removes resources. A worker then confirms it by a render, except for push-only entries.
+// Destroy removes resources. A worker then confirms it by a render, except for push-only entries; until then it may hide
+// something newer.
 func (c *Cache) Destroy(ctx context.Context, keys ...string) error {
 	return c.change(ctx, partition.OpErase, keys)
 }
@@ -317,7 +319,7 @@ func (c *Cache) commit(ctx context.Context, operations []partition.Operation) er
 			for i, outcome := range commit.Outcomes {
 				switch {
 				case outcome == partition.Full:
-					problems = append(problems, fmt.Errorf("%w: %s: too many keys are pending (option MaxEntries)", ErrNotStorable, part[i].Key))
+					problems = append(problems, fmt.Errorf("%w: %s", ErrBacklog, part[i].Key))
 				case outcome.Again():
 					problems = append(problems, fmt.Errorf("%w: %s", ErrTicket, part[i].Key))
 				}

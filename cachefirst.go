@@ -29,7 +29,7 @@ import (
 //
 // The middleware wraps the whole application, as in r.Use(scales.CacheFirst(cache)) of chi. Around single routes it needs
 // the option RenderThrough, because a page of another route cannot be rendered through a single route; without it such a
-// request is answered 500. It panics if the cache is nil.
+// request is answered 500. It panics if the cache is nil or an option is bad. Its background renders end with Cache.Close.
 func CacheFirst(cache *Cache, opts ...CacheFirstOption) func(http.Handler) http.Handler {
 	if cache == nil {
 		panic("scales: CacheFirst: nil cache")

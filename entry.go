@@ -15,7 +15,8 @@ import (
 // An Entry is the stored representation of a resource.
 //
 // The constructors cover the common cases; the fields may be changed before the entry is pushed. Header holds end-to-end
-// fields only: Date, Set-Cookie, Content-Length and hop-by-hop fields are not stored. The body has no content coding.
+// fields only: Date, Content-Length and hop-by-hop fields are not stored, and Set-Cookie, "private" and "no-store" make a
+// push ErrNotStorable. The body has no content coding.
 type Entry struct {
 	Status int
 	Header http.Header

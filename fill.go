@@ -35,8 +35,19 @@ type FillProblem struct {
 	Reason  string
 }
 
+// Keys returns a sequence of these keys, for Fill.
+func Keys(keys ...string) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		for _, key := range keys {
+			if !yield(key, nil) {
+				return
+			}
+		}
+	}
+}
+
 // Fill renders every key of the sequence, several at once, and then marks the cache as filled: from then on a miss is a
-// true 404. It may run beside servers and workers, and beside other fills.
+// true 404. It may run beside servers and workers, and beside other fills, and needs no Run of this worker.
 //
 // The cache is marked only if no key has failed; otherwise the error is ErrFillIncomplete. A key that was refused is not a
 // failure, and neither is an entry that the application cannot render because it was pushed. The fill ends early, with the

@@ -87,7 +87,7 @@ func Namespace(name string) CacheOption {
 
 // Partitions sets into how many parts the cache is cut, 1 to 1024. Default 1; a Redis Cluster wants a few times as many
 // as it will ever have nodes. The number is recorded in Redis with the first write and cannot change after that: whoever
-// comes with another one gets ErrLayout.
+// comes with another one gets ErrLayout for every write and every miss.
 func Partitions(n int) CacheOption {
 	return cacheOption(func(c *cacheConfig) { c.partitions = n })
 }
@@ -124,7 +124,7 @@ func MaxEntrySize(bytes int) CacheOption {
 }
 
 // MaxEntries limits how many entries each partition may have for requests to bring further ones into being, and how many
-// keys may be pending. Fill and Push are not limited by it. Default 10,000,000.
+// keys may be pending. The entries of Fill and Push are not limited by it. Default 10,000,000.
 func MaxEntries(n int) CacheOption {
 	return cacheOption(func(c *cacheConfig) { c.maxEntries = n })
 }
@@ -141,7 +141,7 @@ func LogLength(n int) CacheOption {
 }
 
 // StoreTimeout sets how long an operation on Redis may take before it counts as an outage, whatever the time-outs of the
-// client are. Default one second.
+// client are. Up to five seconds, default one.
 func StoreTimeout(d time.Duration) CacheOption {
 	return cacheOption(func(c *cacheConfig) { c.timeout = d })
 }
@@ -179,7 +179,7 @@ func (c *cacheConfig) validate() (*url.URL, *canonical.Rules, error) {
 	r.that(c.maxEntries >= 1, "option MaxEntries: %d is not positive", c.maxEntries)
 	r.that(c.tombstoneLife >= time.Second, "option TombstoneLife: %v is under one second", c.tombstoneLife)
 	r.that(c.logLength >= 1, "option LogLength: %d is not positive", c.logLength)
-	r.that(c.timeout > 0, "option StoreTimeout: %v is not positive", c.timeout)
+	r.that(c.timeout > 0 && c.timeout <= 5*time.Second, "option StoreTimeout: %v is not over 0 and up to 5 s", c.timeout)
 	r.that(c.claimLease >= 10*time.Millisecond, "option ClaimLease: %v is under 10 ms", c.claimLease)
 	r.that(c.logger != nil, "option Logger: nil")
 	origin, err := url.Parse(c.origin)
@@ -217,7 +217,8 @@ func defaultServerConfig() serverConfig {
 }
 
 // Deadline sets how long a server waits for the reply to a job. A job that no worker has begun by then is withdrawn and
-// answered 503; one that is running is answered 504. Default 15 seconds.
+// answered 503; one that is running is answered 504. It should be longer than the Lease of the workers, so that the jobs of
+// one that dies are taken over in time. Default 15 seconds.
 func Deadline(d time.Duration) ServerOption {
 	return serverOption(func(c *serverConfig) { c.deadline = d })
 }
@@ -283,7 +284,7 @@ func defaultRenderConfig() renderConfig {
 	return renderConfig{concurrency: 16, timeout: 10 * time.Second}
 }
 
-// RenderConcurrency sets how many renders run at once in this process. Default 16.
+// RenderConcurrency sets how many renders a Worker, or a CacheFirst middleware, runs at once. Default 16.
 func RenderConcurrency(n int) RenderOption {
 	return renderOption(func(c *renderConfig) { c.concurrency = n })
 }

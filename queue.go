@@ -16,7 +16,8 @@ type QueueStats struct {
 	Jobs        int // waiting or running
 	Decided     int // of these, the ones whose handler has returned and whose renders are under way
 	DeadLetters int
-	Workers     int
+	Drift       int // dead letters ever that may have been carried out, so that the cache may have drifted
+	Workers     int // known ones; one that has died counts until another has taken over its jobs
 	Pending     int // keys that wait for a render
 }
 
@@ -38,7 +39,7 @@ func (q *Queue) Stats(ctx context.Context) (QueueStats, error) {
 		return QueueStats{}, q.cache.unavailable(err)
 	}
 	stats := QueueStats{
-		Jobs: int(counts.Jobs), Decided: int(counts.Held), DeadLetters: int(counts.Dead), Workers: int(counts.Workers),
+		Jobs: int(counts.Jobs), Decided: int(counts.Held), DeadLetters: int(counts.Dead), Drift: int(counts.Drift), Workers: int(counts.Workers),
 	}
 	for _, p := range q.cache.store.All() {
 		n, err := p.Pending(ctx)
@@ -51,13 +52,13 @@ func (q *Queue) Stats(ctx context.Context) (QueueStats, error) {
 }
 
 // A DeadLetter is a job that no worker will run (again): its worker died and it may not be repeated, or its record is
-// broken. Its effect is not known, and what its lost response would have named was not rendered: the cache may have
-// drifted from the application there.
+// broken.
 type DeadLetter struct {
 	ID      string // its place in the stream of dead letters
 	JobID   string
 	Reason  string
 	Request string // as HTTP/1.1 message text
+	Drift   bool   // it may have been carried out, and what its lost response would have named was not rendered
 }
 
 // DeadLetters iterates over the dead letters, the oldest first. An error ends the iteration.
@@ -71,7 +72,7 @@ func (q *Queue) DeadLetters(ctx context.Context) iter.Seq2[DeadLetter, error] {
 				return
 			}
 			for _, letter := range letters {
-				if !yield(DeadLetter(letter), nil) {
+				if !yield(DeadLetter{letter.ID, letter.JobID, letter.Reason, letter.Request, letter.Drift}, nil) {
 					return
 				}
 				after = letter.ID

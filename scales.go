@@ -139,6 +139,9 @@ var (
 	// ErrNotStorable means that an entry cannot be stored.
 	ErrNotStorable = errors.New("scales: the entry cannot be stored")
 
+	// ErrBacklog means that as many keys are pending as may (option MaxEntries).
+	ErrBacklog = errors.New("scales: too many keys are pending")
+
 	// ErrTicket means that a ticket is too old, or of a clock that Redis has lost.
 	ErrTicket = errors.New("scales: the ticket is not valid any more")
 
@@ -201,7 +204,7 @@ const (
 )
 
 // Writer returns the writer of the job that a handler runs in, from the context of its request. Outside of a job, in a
-// render or under a plain HTTP server, it returns one that does nothing, so that handlers need not know.
+// render or under a plain HTTP server, it returns one that does nothing and checks nothing, so that handlers need not know.
 func Writer(ctx context.Context) CacheWriter {
 	if w, ok := WriterFrom(ctx); ok {
 		return w

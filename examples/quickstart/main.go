@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"html/template"
 	"log"
-	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -69,11 +68,10 @@ func main() {
 	cache := must(scales.NewCache(redis.NewClient(options), scales.Namespace("quickstart")))
 	worker := must(scales.NewWorker(cache, application()))
 	server := must(scales.NewServer(cache))
-
-	working := make(chan error, 1)
-	go func() { working <- worker.Run(ctx) }()
-	_ = must(worker.Fill(ctx, maps.All(map[string]error{"/notes": nil})))
-
+	working, rest := context.WithCancel(context.Background()) // until the server has had its last reply
+	worked := make(chan error, 1)
+	go func() { worked <- worker.Run(working) }()
+	_ = must(worker.Fill(ctx, scales.Keys("/notes")))
 	listener := must(net.Listen("tcp", *listen))
 	web := &http.Server{Handler: server}
 	go func() { _ = web.Serve(listener) }()
@@ -83,7 +81,8 @@ func main() {
 	<-ctx.Done()
 	check(web.Shutdown(context.Background()))
 	check(server.Close(context.Background()))
-	check(<-working)
+	rest()
+	check(<-worked)
 	check(cache.Close(context.Background()))
 }
 

@@ -69,7 +69,7 @@ func NewConsumer(config Config, lease time.Duration, slots int) *Consumer {
 		id: NewID(), observations: make(map[string]observation),
 	}
 	c.settles = batch.New(batch.Config[settle, bool]{
-		Send: c.sendSettles, Flights: 2, Patience: config.Timeout, Weight: func(s settle) int { return len(s.first) + len(s.second) },
+		Send: c.sendSettles, Patience: config.Timeout, Weight: func(s settle) int { return len(s.first) + len(s.second) },
 	})
 	return c
 }
@@ -146,9 +146,14 @@ func (c *Consumer) Finish(ctx context.Context, d *Delivery, reply string) (bool,
 	return c.settles.Do(ctx, settle{"finish", reply, "", d})
 }
 
-// Bury makes the job a dead letter and answers it with the reply.
-func (c *Consumer) Bury(ctx context.Context, d *Delivery, reply, reason string) (bool, error) {
-	return c.settles.Do(ctx, settle{"bury", reply, reason, d})
+// Bury makes the job a dead letter and answers it with the reply. drift marks one that may have been carried out, so that
+// the cache may have drifted from the application.
+func (c *Consumer) Bury(ctx context.Context, d *Delivery, reply, reason string, drift bool) (bool, error) {
+	kind := "bury"
+	if drift {
+		kind = "lose"
+	}
+	return c.settles.Do(ctx, settle{kind, reply, reason, d})
 }
 
 // sendSettles sends steps of one consumer id together; a worker that was taken for dead has jobs under several.

@@ -114,7 +114,7 @@ func expect(reply []any, n int, script string) error {
 
 // Counts are the lengths of what the queue holds.
 type Counts struct {
-	Jobs, Held, Dead, Workers int64
+	Jobs, Held, Dead, Drift, Workers int64
 }
 
 // Count reads the lengths of what the queue holds. Jobs counts waiting and running ones.
@@ -122,15 +122,17 @@ func Count(ctx context.Context, client redis.UniversalClient, prefix string) (Co
 	k := newKeys(prefix)
 	pipe := client.Pipeline()
 	jobs, held, dead, workers := pipe.XLen(ctx, k.jobs), pipe.HLen(ctx, k.held), pipe.XLen(ctx, k.dead), pipe.HLen(ctx, k.workers)
-	if _, err := pipe.Exec(ctx); err != nil {
+	drift := pipe.HGet(ctx, k.statistics, "drift")
+	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
 		return Counts{}, err
 	}
-	return Counts{jobs.Val(), held.Val(), dead.Val(), workers.Val()}, nil
+	return Counts{jobs.Val(), held.Val(), dead.Val(), number(drift.Val()), workers.Val()}, nil
 }
 
 // A DeadLetter is a job that will not be run (again).
 type DeadLetter struct {
 	ID, JobID, Reason, Request string
+	Drift                      bool
 }
 
 // DeadLetters lists up to n dead letters that follow after the given one ("" for the first).
@@ -147,6 +149,7 @@ func DeadLetters(ctx context.Context, client redis.UniversalClient, prefix, afte
 	for _, m := range messages {
 		letters = append(letters, DeadLetter{
 			ID: m.ID, JobID: text(m.Values["id"]), Reason: text(m.Values["reason"]), Request: text(m.Values["request"]),
+			Drift: text(m.Values["drift"]) == "1",
 		})
 	}
 	return letters, nil

@@ -305,7 +305,7 @@ func TestJobsOfADeadWorkerAreTakenOverAndItsStepsAreRefused(t *testing.T) {
 		for name, step := range map[string]func() (bool, error){
 			"decide": func() (bool, error) { return dead.Decide(context.Background(), old, "wrong", "") },
 			"finish": func() (bool, error) { return dead.Finish(context.Background(), old, "wrong") },
-			"bury":   func() (bool, error) { return dead.Bury(context.Background(), old, "wrong", "") },
+			"bury":   func() (bool, error) { return dead.Bury(context.Background(), old, "wrong", "", true) },
 		} {
 			if moved, err := step(); moved || err != nil {
 				t.Errorf("%s by the old owner: %t, %v", name, moved, err)
@@ -389,13 +389,13 @@ func TestABrokenRecordIsADeadLetter(t *testing.T) {
 		if d.Broken == nil {
 			t.Fatalf("%+v", d)
 		}
-		moved, err := c.Bury(context.Background(), d, "sorry", "broken")
+		moved, err := c.Bury(context.Background(), d, "sorry", "broken", true)
 		ok(t, moved, err)
 		letters, err := jobqueue.DeadLetters(context.Background(), f.config.Client, f.config.Prefix, "", 10)
-		if err != nil || len(letters) != 1 || letters[0].Reason != "broken" {
+		if err != nil || len(letters) != 1 || letters[0].Reason != "broken" || !letters[0].Drift {
 			t.Errorf("%+v, %v", letters, err)
 		}
-		if counts := f.counts(); counts.Jobs != 0 || counts.Dead != 1 {
+		if counts := f.counts(); counts.Jobs != 0 || counts.Dead != 1 || counts.Drift != 1 {
 			t.Errorf("%+v", counts)
 		}
 	})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -40,6 +41,7 @@ type Producer struct {
 	withdrawals *batch.Batcher[[2]string, string]
 	looks       *batch.Batcher[struct{}, status]
 	clock       redisClock
+	calls       atomic.Int64 // enqueues of several jobs at once
 
 	mu      sync.Mutex
 	waiting map[string]*waiter // by job id; each is told once and then removed
@@ -90,7 +92,7 @@ func NewProducer(config Config) *Producer {
 	}
 	p.keys.replies += p.server
 	p.enqueues = batch.New(batch.Config[Job, enqueued]{
-		Send: p.sendEnqueues, Flights: 2, Patience: config.Timeout, Weight: func(j Job) int { return len(j.Request) },
+		Send: p.sendEnqueues, Patience: config.Timeout, Weight: func(j Job) int { return len(j.Request) },
 	})
 	p.withdrawals = batch.New(batch.Config[[2]string, string]{Send: p.sendWithdrawals, Patience: config.Timeout})
 	p.looks = batch.New(batch.Config[struct{}, status]{Send: p.sendLooks, Patience: config.Timeout, MaxCalls: 1 << 20})
@@ -345,8 +347,9 @@ func (p *Producer) tryEnqueues(jobs []Job) ([]enqueued, error) {
 	if read == "0" {
 		read = ""
 	}
-	args := make([]any, 0, 3+5*len(jobs))
-	args = append(args, admitBy, p.config.MaxQueue, read)
+	args := make([]any, 0, 5+5*len(jobs))
+	call := p.server + ":" + strconv.FormatInt(p.calls.Add(1), 10)
+	args = append(args, admitBy, p.config.MaxQueue, read, p.server, call)
 	for i := range jobs {
 		job := &jobs[i]
 		args = append(args, job.ID, job.Deadline, job.Scheme, job.Remote, job.Request)
@@ -354,11 +357,8 @@ func (p *Producer) tryEnqueues(jobs []Job) ([]enqueued, error) {
 	seen := func(span int64) string { return p.keys.seen + strconv.FormatInt(span, 10) }
 	reply, err := run(ctx, p.config.Client, p.scripts.enqueue, []string{p.keys.jobs, seen(span), seen(span - 2), p.keys.replies, p.config.Meta}, args)
 	var refusal redis.Error
-	if errors.As(err, &refusal) { // Redis has answered, with an error: it is out of memory, or a replica, or loading
-		for i := range results {
-			results[i].err = fmt.Errorf("%w: %w", ErrUnavailable, err)
-		}
-		return results, nil
+	if errors.As(err, &refusal) {
+		return p.refused(ctx, jobs, seen(span), err)
 	}
 	if err != nil {
 		return nil, err
@@ -376,6 +376,26 @@ func (p *Producer) tryEnqueues(jobs []Job) ([]enqueued, error) {
 			results[i].err = fmt.Errorf("%w: Redis answered too late", ErrUnavailable)
 		default:
 			results[i].id = at
+		}
+	}
+	return results, nil
+}
+
+// refused finds out what became of jobs where Redis has answered with an error: it is out of memory, or loading, or a
+// replica. The call may have been sent twice, and the error be the answer to the second time.
+func (p *Producer) refused(ctx context.Context, jobs []Job, seen string, refusal error) ([]enqueued, error) {
+	ids := make([]string, len(jobs))
+	for i := range jobs {
+		ids[i] = jobs[i].ID
+	}
+	known, err := p.config.Client.HMGet(ctx, seen, ids...).Result()
+	if err != nil {
+		return nil, errors.Join(refusal, err)
+	}
+	results := make([]enqueued, len(jobs))
+	for i := range results {
+		if results[i].id = text(known[i]); results[i].id == "" {
+			results[i].err = fmt.Errorf("%w: %w", ErrUnavailable, refusal)
 		}
 	}
 	return results, nil

@@ -46,57 +46,53 @@ local function owner_of(jobs, id)
 end
 `
 
-// clock reads Redis's clock in µs, for the scripts that need it.
+// clock reads Redis's clock in µs, as a number and as text, for the scripts that need it. (To format a number of sixteen
+// digits takes longer than to read the clock.)
 const clock = `
-local function fixed(n) return string.format('%.0f', n) end
 local t = redis.call('TIME')
 local now = tonumber(t[1]) * 1000000 + tonumber(t[2])
+local time = t[1] .. string.sub('00000' .. t[2], -6)
 `
 
-// enqueueScript adds jobs to the queue, each at most once.
+// enqueueScript adds jobs to the queue. A call that is sent again adds nothing, and returns what it returned.
 //
-//	KEYS[1] jobs (stream)   KEYS[2] seen (hash: job id to stream id, of this time span)   KEYS[3] seen, two spans ago
+//	KEYS[1] jobs (stream)   KEYS[2] seen (hash: call to outcomes, of this time span)   KEYS[3] seen, two spans ago
 //	KEYS[4] replies of the server (stream)   KEYS[5] meta of the queue's partition
 //	ARGV[1] admit by (µs)   ARGV[2] longest queue   ARGV[3] id before which replies were read, or ''
-//	ARGV[4…] for each job: id, deadline in µs, scheme, remote address, request
+//	ARGV[4] the server   ARGV[5] the call: a name that no other call ever has
+//	ARGV[6…] for each job: id, deadline in µs, scheme, remote address, request
 //
-// A call that arrives after "admit by" changes nothing, so that the ids need to be remembered only until then.
+// A call that arrives after "admit by" changes nothing, so that calls need to be remembered only until then.
 //
 //	returns {now in µs, incarnation or '', then for each job: its stream id, 'full' or 'late'}
 const enqueueScript = `
-local jobs, seen, replies = KEYS[1], KEYS[2], KEYS[4]
-local server = string.match(replies, '[^:]*$')
-local late = now > tonumber(ARGV[1])
-local ids = {}
-for a = 4, #ARGV, 5 do ids[#ids + 1] = ARGV[a] end
-local known = CHECK_SEEN and redis.call('HMGET', seen, unpack(ids)) or {}
-local length, longest = redis.call('XLEN', jobs), tonumber(ARGV[2])
-local reply, added, records = {fixed(now), redis.call('HGET', KEYS[5], 'incarnation') or ''}, {}, {}
-for i, id in ipairs(ids) do
-  local at = known[i] or CHECK_SEEN and added[id]
-  if not at and late then
-    at = 'late'
-  elseif not at and length >= longest then
-    at = 'full'
-  elseif not at then
-    local a = 5 * i - 1
-    at = redis.call('XADD', jobs, '*', 'id', id, 'server', server, 'deadline', ARGV[a + 1],
+local jobs, seen, replies, server, call = KEYS[1], KEYS[2], KEYS[4], ARGV[4], ARGV[5]
+local reply = {time, redis.call('HGET', KEYS[5], 'incarnation') or ''}
+local outcomes = CHECK_SEEN and redis.call('HGET', seen, call)
+if outcomes then
+  for outcome in string.gmatch(outcomes, '%S+') do reply[#reply + 1] = outcome end
+  return reply
+end
+if now > tonumber(ARGV[1]) then
+  for _ = 6, #ARGV, 5 do reply[#reply + 1] = 'late' end
+  return reply
+end
+local room = tonumber(ARGV[2]) - redis.call('XLEN', jobs)
+for a = 6, #ARGV, 5 do
+  local outcome = 'full'
+  if room > 0 then
+    outcome = redis.call('XADD', jobs, '*', 'id', ARGV[a], 'server', server, 'deadline', ARGV[a + 1],
       'scheme', ARGV[a + 2], 'remote', ARGV[a + 3], 'request', ARGV[a + 4])
-    added[id] = at
-    records[#records + 1] = id
-    records[#records + 1] = at
-    length = length + 1
+    room = room - 1
   end
-  reply[#reply + 1] = at
+  reply[#reply + 1] = outcome
 end
-if #records > 0 then
-  redis.call('HSET', seen, unpack(records))
-  if redis.call('HLEN', seen) * 2 == #records then -- the first ones of this time span
-    redis.call('PEXPIRE', seen, 60000)
-    redis.call('UNLINK', KEYS[3])
-  end
+redis.call('HSET', seen, call, table.concat(reply, ' ', 3))
+if redis.call('HLEN', seen) == 1 then -- the first call of this time span
+  redis.call('PEXPIRE', seen, 60000)
+  redis.call('UNLINK', KEYS[3])
 end
-if ARGV[3] ~= '' and not late then redis.call('XTRIM', replies, 'MINID', ARGV[3]) end
+if ARGV[3] ~= '' then redis.call('XTRIM', replies, 'MINID', ARGV[3]) end
 return reply
 `
 
@@ -117,7 +113,7 @@ for a = 1, #ARGV, 2 do
     reply[#reply + 1] = 'started'
   else
     redis.call('XDEL', KEYS[1], at)
-    redis.call('ZADD', KEYS[2], fixed(now), id)
+    redis.call('ZADD', KEYS[2], time, id)
     reply[#reply + 1] = 'withdrawn'
   end
 end
@@ -139,7 +135,7 @@ end
 local last = ''
 local entries = redis.call('XREVRANGE', KEYS[3], '+', '-', 'COUNT', 1)
 if entries[1] then last = entries[1][1] end
-return {fixed(now), alive, redis.call('XLEN', KEYS[2]), last, redis.call('HGET', KEYS[4], 'incarnation') or ''}
+return {time, alive, redis.call('XLEN', KEYS[2]), last, redis.call('HGET', KEYS[4], 'incarnation') or ''}
 `
 
 // beatScript is the heartbeat of a worker: it says that the worker lives, and shows it the others.
@@ -155,14 +151,14 @@ local known = 0
 if record or ARGV[4] == '1' then
   known = 1
   local beats = tonumber(string.match(record or '0', '^%d+')) + 1
-  redis.call('HSET', KEYS[1], ARGV[1], fixed(beats) .. ' ' .. fixed(now) .. ' ' .. ARGV[2] .. ' ' .. ARGV[3])
+  redis.call('HSET', KEYS[1], ARGV[1], beats .. ' ' .. time .. ' ' .. ARGV[2] .. ' ' .. ARGV[3])
 end
 local consumers, owned = {}, '0'
 for _, consumer in ipairs(list(list(redis.pcall('XPENDING', KEYS[2], group))[4])) do
   consumers[#consumers + 1] = consumer[1]
   if consumer[1] == ARGV[1] then owned = consumer[2] end
 end
-return {fixed(now), known, redis.call('HGETALL', KEYS[1]), consumers, owned}
+return {time, known, redis.call('HGETALL', KEYS[1]), consumers, owned}
 `
 
 // takeOverScript gives the jobs of a worker that has died to another one.
@@ -232,6 +228,7 @@ return reply
 //	release   the held reply is sent, the job acknowledged
 //	finish    decide and release in one, for a job that owes nothing: first is the reply
 //	bury      the job becomes a dead letter: first is the reply, second the reason
+//	lose      the same for one that may have been carried out: the cache may have drifted from the application
 //
 //	returns for each job 'ok', or 'gone' if the worker does not own it (any more)
 const settleScript = `
@@ -277,15 +274,18 @@ does.finish = function(id, job, stream, first)
   answer(stream, job, first)
   acknowledge(id)
 end
-does.bury = function(id, job, stream, first, second)
+local function bury(id, job, stream, reply, reason, drift)
   local entry = redis.call('XRANGE', jobs, id, id)[1]
   if entry then
-    redis.call('XADD', dead, 'MAXLEN', '~', ARGV[3], '*', 'reason', second, 'queued', id, unpack(entry[2]))
+    redis.call('XADD', dead, 'MAXLEN', '~', ARGV[3], '*', 'reason', reason, 'drift', drift, 'queued', id, unpack(entry[2]))
     redis.call('HINCRBY', statistics, 'dead', 1)
+    redis.call('HINCRBY', statistics, 'drift', drift)
   end
-  if first ~= '' then answer(stream, job, first) end
+  if reply ~= '' then answer(stream, job, reply) end
   acknowledge(id)
 end
+does.bury = function(id, job, stream, first, second) bury(id, job, stream, first, second, '0') end
+does.lose = function(id, job, stream, first, second) bury(id, job, stream, first, second, '1') end
 local gone = {}
 for a = 6, #ARGV, 7 do
   local id = ARGV[a + 1]

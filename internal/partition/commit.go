@@ -101,7 +101,7 @@ end
 local function bury(op)
   if LEAVE_TOMBSTONES then
     local rest = life + math.max(0, tonumber(op.ticket) - now)
-    redis.call('SET', op.entry, '{"ticket":"' .. op.ticket .. '"' .. (op.floor or '') .. ',"gone":true}\n', 'PX', math.ceil(rest / 1000))
+    redis.call('SET', op.entry, '{"ticket":"' .. op.ticket .. '"' .. (op.floor or '') .. ',"gone":true' .. (op.erased or '') .. '}\n', 'PX', math.ceil(rest / 1000))
   else
     redis.call('DEL', op.entry)
   end
@@ -179,14 +179,18 @@ local function push(op, write)
   return outcome
 end
 local nothing_seen = fixed(0)
--- settled performs a write that comes to stay where it is the last, by the ticket that its sender took for it.
+-- settled performs a write that comes to stay where it is the last, by the ticket that its sender took for it. For what
+-- the application cannot render, only other pushes and destroys count: a render that found nothing says nothing.
 local function settled(op, write, floor)
   local ticket = nil
   if op.ticket ~= '' and op.incarnation == incarnation and (op.kind == 'overwrite' or op.kind == 'erase') then
     ticket = op.ticket
-    local there = head_of(op.entry)
-    if there > ticket then return 'superseded' end
+    local there, push_only, _, erased = head_of(op.entry)
     if there == ticket then return 'done' end
+    if there > ticket then
+      if floor or push_only or erased then return 'superseded' end
+      ticket = nil
+    end
   end
   stamp(op, floor, ticket)
   return write(op)
@@ -204,7 +208,10 @@ does.overwrite = function(op)
 end
 does.erase = function(op)
   local _, push_only = head_of(op.entry)
-  if push_only then return settled(op, bury) end
+  if push_only then
+    op.erased = ',"erased":true'
+    return settled(op, bury)
+  end
   local outcome = settled(op, bury, nothing_seen)
   pend(op, now)
   return outcome

@@ -172,12 +172,13 @@ func TestWhoNeedsAKeyThatIsBeingRenderedWaitsForTheNextRender(t *testing.T) {
 		if second.Granted != partition.Busy || second.Ticket <= first.Ticket {
 			t.Fatalf("while it is rendered: %+v after %+v", second, first)
 		}
-		ended, missed, stop := s.Of("/a").Watch("/a", second.Ticket, second.Tail)
+		ended, missed, stop := s.Of("/a").Watch("/a", second.Tail)
 		defer stop()
 		if missed {
 			t.Error("events were missed before there were any")
 		}
 		commit(t, s, stored(t, "/a", first, "one"))
+		<-ended
 		if again := claim(t, s, "/a", "2", second.Ticket); again.Granted != partition.Claimed || again.Ticket <= second.Ticket {
 			t.Fatalf("the first render does not show the wish: %+v", again)
 		} else {
@@ -187,7 +188,6 @@ func TestWhoNeedsAKeyThatIsBeingRenderedWaitsForTheNextRender(t *testing.T) {
 			}
 			commit(t, s, stored(t, "/a", again, "two"))
 		}
-		<-ended
 		if done := claim(t, s, "/a", "3", second.Ticket); done.Granted != partition.Done {
 			t.Errorf("after the next render: %+v", done)
 		}
@@ -487,4 +487,39 @@ func TestOperationsAreCutIntoParts(t *testing.T) {
 			t.Errorf("%d operations: parts of %s, want %s", len(operations), got, want)
 		}
 	}
+}
+
+// A push that is sent again, late, does not undo what has followed it; and a render that found nothing does not undo a push.
+func TestOfPushOnlyWritesTheLastOneStays(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient, partitions int) {
+		s := newStore(t, rdb, partitions)
+		ticket := func() partition.Position {
+			position, err := s.Of("/a").Ticket(context.Background())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return position
+		}
+		push := func(text string) partition.Operation {
+			return partition.Operation{Kind: partition.OpOverwrite, Key: "/a", Position: ticket(), Value: value(t, "", text, true)}
+		}
+		early := push("first")
+		late := claim(t, s, "/a", "1", "")
+		commit(t, s, partition.Operation{Kind: partition.OpDestroy, Key: "/a", Position: late.Position})
+		check := func(op partition.Operation, want string) {
+			t.Helper()
+			commit(t, s, op)
+			if got := body(t, s, "/a"); got != want {
+				t.Errorf("after %s: %q, want %q", op.Kind, got, want)
+			}
+		}
+		check(early, "first")
+		check(early, "first")
+		second := push("second")
+		check(second, "second")
+		check(early, "second")
+		check(partition.Operation{Kind: partition.OpErase, Key: "/a", Position: ticket()}, "gone")
+		check(second, "gone")
+		check(push("third"), "third")
+	})
 }

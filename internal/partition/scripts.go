@@ -86,15 +86,17 @@ end
 
 // stored reads the head of what is stored under a key. It returns its ticket, empty where nothing is or where it cannot
 // be read; whether the application cannot render it; and its floor: whatever happened before that ticket is sure to be shown.
-// The floor is the ticket, but for a push that was not exact: see push in commitScript.
+// The floor is the ticket, but for a push that was not exact: see push in commitScript. Last, whether it is the tombstone
+// of something that was push-only.
 const stored = `
 local floor_member = '^,"floor":"(' .. string.rep('%d', 20) .. ')"'
 local function head_of(entry)
   local head = redis.pcall('GETRANGE', entry, 0, 62)
-  if type(head) ~= 'string' then return '', false, '' end
+  if type(head) ~= 'string' then return '', false, '', false end
   local ticket, rest = string.match(head, '^{"ticket":"(%d+)"(.*)')
-  if not ticket or #ticket ~= 20 then return '', false, '' end
-  return ticket, string.sub(rest, 1, 16) == ',"pushOnly":true', string.match(rest, floor_member) or ticket
+  if not ticket or #ticket ~= 20 then return '', false, '', false end
+  return ticket, string.sub(rest, 1, 16) == ',"pushOnly":true', string.match(rest, floor_member) or ticket,
+    string.sub(rest, 1, 26) == ',"gone":true,"erased":true'
 end
 `
 
@@ -191,7 +193,7 @@ return reply
 //
 //	KEYS[2] pending   KEYS[3] running   KEYS[4] claims   KEYS[5] failing
 //	ARGV[4] lease in µs   ARGV[5] token   ARGV[6] how many at most
-//	returns {incarnation, the highest ticket that may exist now, then for each claimed key: key, ticket}
+//	returns {incarnation, a ticket of this moment, then for each claimed key: key, ticket}
 //
 // The first time a claim of a key expires, the key is due at once, for somebody may wait for it. After that it backs off:
 // its render may be what ends one process after the other. A key that is due later than any delay makes it is from before
@@ -199,7 +201,7 @@ return reply
 const nextScript = `
 local failing = KEYS[5]
 local lease, most = tonumber(ARGV[4]), tonumber(ARGV[6])
-local reply = {incarnation, fixed(math.max(last, now))}
+local reply = {incarnation, tick()}
 local function expire(key)
   local before = string.match(redis.call('HGET', failing, key) or '', '^%d+ (%d+)')
   local count = tonumber(before or '0') + 1

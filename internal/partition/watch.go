@@ -26,17 +26,14 @@ const (
 	watchRead  = 500
 )
 
-type waiter struct {
-	need  string
-	ended chan struct{}
-}
+type waiter struct{ ended chan struct{} }
 
-// Watch returns a channel that is closed when a render, push or destroy of the key with a ticket above need appears in
-// the change log after the position from (a Tail). missed reports whether it may have passed already, so that the caller
-// has to look for itself first. The caller calls stop when it waits no longer.
-func (p *Partition) Watch(key, need, from string) (ended <-chan struct{}, missed bool, stop func()) {
+// Watch returns a channel that is closed when the change log has a record of the key after the position from (a Tail): a
+// render, push or destroy has come to its end, and whoever waits for the key looks again. missed reports whether it may
+// have passed already, so that the caller has to look for itself first. The caller calls stop when it waits no longer.
+func (p *Partition) Watch(key, from string) (ended <-chan struct{}, missed bool, stop func()) {
 	w := &p.watch
-	who := &waiter{need: need, ended: make(chan struct{})}
+	who := &waiter{ended: make(chan struct{})}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.waiting == nil {
@@ -105,12 +102,10 @@ func (w *watch) deliver(messages []redis.XMessage) {
 	defer w.mu.Unlock()
 	for _, message := range messages {
 		w.at = message.ID
-		key, ticket := text(message.Values["key"]), text(message.Values["ticket"])
+		key := text(message.Values["key"])
 		for who := range w.waiting[key] {
-			if ticket > who.need {
-				close(who.ended)
-				w.remove(key, who)
-			}
+			close(who.ended)
+			w.remove(key, who)
 		}
 	}
 }

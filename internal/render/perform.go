@@ -344,8 +344,8 @@ func (r *Renderer) conclude(result Result, outcome partition.Outcome) Result {
 //
 //	A: claim -> claimed, ticket 7            B: claim -> busy, need 8; k is pending again
 //	A: asks the application                  B: watches the change log from the tail it was given
-//	A: commits with ticket 7; k is due       B: sees 7, which is below 8, and waits on
-//	A or B, or a third: claims k, ticket 9   B: sees 9 and is done, or fails to see it and asks after a second
+//	A: commits with ticket 7; k is due       B: sees that, claims with need 8: 7 does not show what B needs
+//	B or a third: claims k, ticket 9         if it is a third, B is busy again, and done when it has committed
 func (r *Renderer) pursue(f *flight, claim partition.Claim, token string) {
 	r.share.seal(f)
 	p := r.config.Store.Of(f.key)
@@ -356,7 +356,7 @@ func (r *Renderer) pursue(f *flight, claim partition.Claim, token string) {
 		switch claim.Granted {
 		case partition.Busy:
 			need = claim.Ticket
-			missed = r.await(p, f.key, need, claim.Tail, missed)
+			missed = r.await(p, f.key, claim.Tail, missed)
 		case partition.Claimed:
 			due := partition.Due{Key: f.key, Position: claim.Position}
 			operations, results := r.askAll(p, []partition.Due{due})
@@ -404,10 +404,10 @@ func (r *Renderer) pursue(f *flight, claim partition.Claim, token string) {
 	}
 }
 
-// await waits until a render with a ticket above need has ended, or it is time to look. It returns how often in a row
-// the change log may have been read past the event already.
-func (r *Renderer) await(p *partition.Partition, key, need, tail string, missed int) int {
-	ended, passed, stop := p.Watch(key, need, tail)
+// await waits until something has come to its end at the key, or it is time to look. It returns how often in a row the
+// change log may have been read past that already.
+func (r *Renderer) await(p *partition.Partition, key, tail string, missed int) int {
+	ended, passed, stop := p.Watch(key, tail)
 	defer stop()
 	patience := recheck
 	if passed {

@@ -34,7 +34,9 @@ func (s *shift) serve(d *jobqueue.Delivery, reserved bool) {
 	case !d.First() && !(step.Idempotent(request.Method) && s.Consumer.Now() < d.Deadline):
 		s.bury(d, s.targetOf(request, target), problem.WorkerDied(), "its worker died and it may not be repeated")
 	case d.First() && s.Consumer.Now() > d.Deadline:
-		s.finish(d, problem.Expired().Response())
+		reply := problem.Expired().Response()
+		reply.Header.Set("Retry-After", "1")
+		s.finish(d, reply)
 	default:
 		if !reserved {
 			select {
@@ -220,13 +222,14 @@ func (s *shift) finish(d *jobqueue.Delivery, reply *message.Response) {
 
 // bury makes a job a dead letter, after what it may have changed was made pending.
 func (s *shift) bury(d *jobqueue.Delivery, keys []string, answer problem.Problem, reason string) {
-	s.Logger.Error("scales: a job became a dead letter; the cache may have drifted", "job", d.ID, "reason", reason)
+	drift := d.Broken == nil // what is no job was never carried out
+	s.Logger.Error("scales: a job became a dead letter", "job", d.ID, "reason", reason, "cache may have drifted", drift)
 	text, err := encodeReply(answer.Response())
 	if err != nil {
 		text = ""
 	}
 	if len(keys) == 0 || s.pend(d, keys) {
-		s.retry(d, "bury", func() (bool, error) { return s.Consumer.Bury(s.ended, d, text, reason) })
+		s.retry(d, "bury", func() (bool, error) { return s.Consumer.Bury(s.ended, d, text, reason, drift) })
 	}
 }
 
