@@ -48,7 +48,7 @@ func ExampleNewServer() {
 	ctx, stop := context.WithCancel(context.Background())
 	worked := make(chan error)
 	go func() { worked <- worker.Run(ctx) }()
-	check(worker.Fill(ctx, maps.All(map[string]error{"/notes": nil})))
+	check(worker.Fill(ctx, scales.Keys("/notes")))
 	awaitWorker(cache)
 
 	send(server, "GET", "/notes", "")
@@ -115,7 +115,7 @@ func ExampleCacheFirst() {
 
 	// The fill renders the pages through the service itself.
 	filler := check(scales.NewWorker(cache, service))
-	check(filler.Fill(context.Background(), maps.All(map[string]error{"/price": nil})))
+	check(filler.Fill(context.Background(), scales.Keys("/price")))
 
 	for _, method := range []string{"GET", "PUT", "GET"} {
 		send(service, method, "/price", "")
@@ -215,11 +215,7 @@ func begin(app http.Handler, keys ...string) (server *scales.Server, stop func()
 	ctx, cancel := context.WithCancel(context.Background())
 	worked := make(chan error)
 	go func() { worked <- worker.Run(ctx) }()
-	all := make(map[string]error)
-	for _, key := range keys {
-		all[key] = nil
-	}
-	check(worker.Fill(ctx, maps.All(all)))
+	check(worker.Fill(ctx, scales.Keys(keys...)))
 	awaitWorker(cache)
 	return server, func() {
 		check(0, server.Close(context.Background()))
