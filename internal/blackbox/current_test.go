@@ -15,7 +15,9 @@ import (
 func TestEveryPageIsWhatTheApplicationAnswers(t *testing.T) {
 	eachStore(t, func(t *testing.T, at store) {
 		s := newSite(t, at)
+		s.raceFill = true
 		s.open(t, 2, 3)
+		s.knowsOfNoMissingPage(t)
 		if stored := s.fill(t); stored != seededKeys {
 			t.Fatalf("fill has stored %d pages, want %d", stored, seededKeys)
 		}
@@ -32,6 +34,17 @@ func TestEveryPageIsWhatTheApplicationAnswers(t *testing.T) {
 		s.isIdle(t)
 		s.readsNeedNoWorker(t)
 	})
+}
+
+// knowsOfNoMissingPage expects a cache that was never filled to tell nobody that a page is missing.
+func (s *site) knowsOfNoMissingPage(t *testing.T) {
+	t.Helper()
+	for _, server := range s.servers {
+		for _, key := range []string{"/", "/tracks/7", "/assets/cover.png", "/no-such-page"} {
+			server.get(t, key).isProblem(t, http.StatusServiceUnavailable, "not-filled")
+			server.send(t, call{method: http.MethodHead, target: key}).is(t, http.StatusServiceUnavailable)
+		}
+	}
 }
 
 // isWhole expects that the keys are all there are: each of the right type, and everything that a page links to.

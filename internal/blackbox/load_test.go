@@ -20,7 +20,7 @@ const (
 	// loadArtists is how many artists come into being under the load.
 	loadArtists = 20
 	// shortWrites is the load with -short.
-	shortWrites = 300
+	shortWrites = 100
 	// loadTimeout is how long a run may take.
 	loadTimeout = 30 * time.Minute
 )

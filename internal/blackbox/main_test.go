@@ -10,6 +10,7 @@
 package blackbox_test
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -22,13 +23,13 @@ import (
 )
 
 var (
-	raceBuild = flag.Bool("race-build", raceDetector, "build the processes with the race detector")
-	writes    = flag.Int("writes", 2000, "`number` of writes of the mixed load, on each kind of Redis")
+	raceBuild = flag.Bool("race-build", raceDetector, "build servers, workers and the fill of all pages with the race detector")
+	writes    = flag.Int("writes", 400, "`number` of writes of the mixed load, on each kind of Redis")
 )
 
 func TestMain(m *testing.M) {
 	code := redistest.Main(m)
-	if err := tracks.remove(); err != nil {
+	if err := errors.Join(tracks.remove(), plainTracks.remove()); err != nil {
 		fmt.Fprintf(os.Stderr, "blackbox: %v\n", err)
 		code = max(code, 1)
 	}

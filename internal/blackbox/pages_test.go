@@ -72,6 +72,16 @@ func allKeys(t *testing.T, app *process, newest int64) []string {
 	return keys
 }
 
+// someKeys is allKeys without most of the tracks that were there from the beginning.
+func someKeys(t *testing.T, app *process, newest int64) []string {
+	t.Helper()
+	keys := allKeys(t, app, 20)
+	for id := int64(seededTracks + 1); id <= newest; id++ {
+		keys = append(keys, trackKeys(id)...)
+	}
+	return keys
+}
+
 func trackKeys(id int64) []string {
 	path := trackPath(id)
 	return []string{path, path + ".json", path + "/edit"}

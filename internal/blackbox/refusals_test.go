@@ -11,12 +11,24 @@ import (
 // mostBody is the largest body in the tests of refusals.
 const mostBody = 1000
 
-// What a server refuses it tells as a problem that names the reason; what the application refuses comes from there,
-// unchanged. Neither changes anything.
-func TestBadRequestsAreRefusedWithAReason(t *testing.T) {
+// Whatever clients send, and whatever somebody does to the records in Redis, it is answered as it should be, and stops
+// nobody.
+func TestBadInput(t *testing.T) {
 	s := newSite(t, sharedStore(t), "-max-body", fmt.Sprint(mostBody))
 	s.open(t, 1, 1)
 	s.fill(t)
+	t.Run("requests are refused with a reason", s.refusesWithAReason)
+	t.Run("requests cannot split answers", s.cannotBeSplit)
+	s.troubled = true // a worker logs what it cannot read
+	t.Run("broken jobs are buried", s.buriesBrokenJobs)
+	t.Run("broken pages are mended", s.mendsBrokenPages)
+	s.fill(t)
+	s.isCurrent(t, someKeys(t, s.app, seededTracks+4))
+}
+
+// refusesWithAReason: what a server refuses it tells as a problem that names the reason; what the application refuses comes
+// from there, unchanged. Neither changes anything.
+func (s *site) refusesWithAReason(t *testing.T) {
 	server, kept := s.servers[0], newLedger("Refused")
 	t.Run("by the server", func(t *testing.T) { refusedByServer(t, server, kept) })
 	t.Run("by the application", func(t *testing.T) {
@@ -53,7 +65,7 @@ func TestBadRequestsAreRefusedWithAReason(t *testing.T) {
 	})
 	kept.isKept(t, s.app)
 	s.isIdle(t)
-	s.isCurrent(t, allKeys(t, s.app, 10))
+	s.isCurrent(t, someKeys(t, s.app, seededTracks+2))
 	if total := read[trackList](t, s.app, "/tracks.json").Total; total != seededTracks+len(kept.made) {
 		t.Errorf("there are %d tracks, want %d", total, seededTracks+len(kept.made))
 	}
@@ -121,11 +133,9 @@ func asText(c call, chunked bool) string {
 		half, c.body[:half], len(c.body)-half, c.body[half:])
 }
 
-// Nothing that could split a response or smuggle a second request gets to the application or into the header of an answer.
-func TestRequestsCannotSplitAnswers(t *testing.T) {
-	s := newSite(t, sharedStore(t))
-	s.open(t, 1, 1)
-	s.fill(t)
+// cannotBeSplit: nothing that could split a response or smuggle a second request gets to the application or into the header
+// of an answer.
+func (s *site) cannotBeSplit(t *testing.T) {
 	kept := newLedger("Splitter")
 	const line = "X-Attack: "
 	for name, attack := range map[string]struct {
@@ -178,7 +188,7 @@ func TestRequestsCannotSplitAnswers(t *testing.T) {
 		t.Errorf("%d of the requests were carried out, want 1", len(kept.made))
 	}
 	s.isIdle(t)
-	s.isCurrent(t, allKeys(t, s.app, 1))
+	s.isCurrent(t, someKeys(t, s.app, seededTracks+3))
 }
 
 // refuse takes down that a track was refused.

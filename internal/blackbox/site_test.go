@@ -27,6 +27,8 @@ type site struct {
 	processes []*process
 	// troubled says that processes may log errors, because the test gives them reason to.
 	troubled bool
+	// raceFill has fills run with the race detector too, if servers and workers do.
+	raceFill bool
 
 	app     *process // the bare application
 	servers []*process
@@ -52,7 +54,8 @@ func (s *site) launch(t *testing.T, role string, flags ...string) *process {
 	if role != "app" {
 		all = append(all, s.store.flags...)
 	}
-	p := launch(t, role, append(all, flags...))
+	raced := role == "server" || role == "worker" || role == "fill" && s.raceFill
+	p := launch(t, role, raced, append(all, flags...))
 	s.processes = append(s.processes, p)
 	return p
 }
