@@ -71,7 +71,7 @@ func TestPlainHTTPSaysWhatChanged(t *testing.T) {
 	}{
 		{"the target", "PUT", "/a", func(w http.ResponseWriter, r *http.Request) {}, []string{"/a"}},
 		{"a target with a query that has an entry", "POST", "/d?x=1", func(w http.ResponseWriter, r *http.Request) {}, []string{"/d?x=1"}},
-		{"a redirection", "POST", "/a", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/b", 303) }, []string{"/a", "/b"}},
+		{"a redirection", "POST", "/a", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/b", http.StatusSeeOther) }, []string{"/a", "/b"}},
 		{"Content-Location", "PATCH", "/a", func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Content-Location", "c") }, []string{"/a", "/c"}},
 		{"an absolute Location of the origin", "POST", "/a", func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Location", "https://shop.example:443/b#x")
@@ -259,7 +259,7 @@ func TestRenderOutcomes(t *testing.T) {
 		status int // what a server answers then
 		body   string
 	}{
-		{"redirect", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/x", 301) }, 301, "<a href=\"/x\">Moved Permanently</a>.\n\n"},
+		{"redirect", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/x", http.StatusMovedPermanently) }, 301, "<a href=\"/x\">Moved Permanently</a>.\n\n"},
 		{"no content", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(204) }, 204, ""},
 		{"gone", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(410) }, 404, ""},
 		{"forbidden", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(403) }, 404, ""},

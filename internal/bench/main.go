@@ -91,4 +91,3 @@ func (s settings) connect() (*redis.Options, func(), error) {
 	}
 	return &redis.Options{Addr: server.Addr()}, server.Stop, nil
 }
-

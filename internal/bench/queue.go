@@ -21,7 +21,9 @@ type setting struct{ consumers, connections int }
 
 func (s setting) pool() int { return s.consumers + s.connections }
 
-func (s setting) String() string { return fmt.Sprintf("%d consumers, pool of %d", s.consumers, s.pool()) }
+func (s setting) String() string {
+	return fmt.Sprintf("%d consumers, pool of %d", s.consumers, s.pool())
+}
 
 // listSettings are what the yardstick may choose from.
 func listSettings() []setting {
