@@ -35,6 +35,10 @@ type Config[Q, R any] struct {
 	// Flights is how many round trips may be under way at once. Default 1.
 	Flights int
 
+	// FullFlights is how many more may be under way as long as full ones wait. While the next calls still fit into one
+	// round trip, waiting for the last one to land costs less than sending another beside it. Default 0.
+	FullFlights int
+
 	// Patience is how long a round trip may take before it stops counting as one of the Flights, so that calls do
 	// not queue behind a connection that is dead. Default one second.
 	Patience time.Duration
@@ -53,9 +57,9 @@ type Batcher[Q, R any] struct {
 	flights int            // round trips under way and within their patience
 	stuck   int            // round trips under way beyond their patience
 
-	// crowded says that the latest round trip was of several calls. Then those who are ready to run may be about
+	// size is the number of calls of the latest round trip. Where it is several, those who are ready to run may be about
 	// to call too (a reply for many wakes many), and a flight lets them run first. One caller alone is not delayed.
-	crowded bool
+	size int
 }
 
 // A group is the calls of one round trip, before and after it leaves.
@@ -136,8 +140,8 @@ func (b *Batcher[Q, R]) join(request Q) Call[Q, R] {
 	if n := len(b.waiting); n > 0 {
 		g = b.waiting[n-1]
 	}
-	if g == nil || len(g.requests) >= b.config.MaxCalls || g.weight >= b.config.MaxWeight {
-		g = &group[Q, R]{landed: make(chan struct{})}
+	if g == nil || b.full(g) {
+		g = &group[Q, R]{landed: make(chan struct{}), requests: make([]Q, 0, b.size)}
 		b.waiting = append(b.waiting, g)
 	}
 	g.requests = append(g.requests, request)
@@ -190,10 +194,22 @@ func (c Call[Q, R]) GiveUp() bool {
 
 // launch starts a flight if one is allowed and somebody waits. The caller holds mu.
 func (b *Batcher[Q, R]) launch() {
-	if b.flights < b.config.Flights && len(b.waiting) > 0 {
+	if b.mayLeave(b.flights) {
 		b.flights++
 		go b.fly()
 	}
+}
+
+// mayLeave reports whether somebody waits whose round trip is allowed beside so many others. The caller holds mu.
+func (b *Batcher[Q, R]) mayLeave(others int) bool {
+	if len(b.waiting) == 0 {
+		return false
+	}
+	return others < b.config.Flights || others < b.config.Flights+b.config.FullFlights && b.full(b.waiting[0])
+}
+
+func (b *Batcher[Q, R]) full(g *group[Q, R]) bool {
+	return len(g.requests) >= b.config.MaxCalls || g.weight >= b.config.MaxWeight
 }
 
 // fly sends round trips until nobody waits, or until another flight has taken over because one of its own was slow.
@@ -201,12 +217,15 @@ func (b *Batcher[Q, R]) fly() {
 	growStack(0)
 	b.mu.Lock()
 	for {
-		if b.crowded {
+		if b.size > 1 {
 			b.mu.Unlock()
 			runtime.Gosched()
 			b.mu.Lock()
 		}
-		g := b.take()
+		var g *group[Q, R]
+		if b.mayLeave(b.flights - 1) {
+			g = b.take()
+		}
 		if g == nil {
 			b.flights--
 			b.mu.Unlock()
@@ -232,10 +251,6 @@ func (b *Batcher[Q, R]) fly() {
 		landed = true
 		if overdue {
 			b.stuck--
-			if b.flights >= b.config.Flights {
-				b.mu.Unlock()
-				return
-			}
 			b.flights++
 		}
 	}
@@ -256,7 +271,7 @@ func (b *Batcher[Q, R]) take() *group[Q, R] {
 		g := b.waiting[0]
 		b.waiting = slices.Delete(b.waiting, 0, 1)
 		g.left = true
-		b.crowded = len(g.requests) > 1
+		b.size = len(g.requests)
 		if len(g.givenUp) < len(g.requests) {
 			return g
 		}

@@ -7,43 +7,36 @@ import (
 	"html"
 	"net/http"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
 
-// followUp reads, through the server of the write and at once, the pages that it changed: the resource itself, a list, and
-// a third one by chance. The artists are those that the track has left and has come to, "" for none or one not known.
+// followUp reads, through the server of the write and at once, the pages that it changed: the resource itself, a list, in
+// either order, and a third one by chance. The artists are those that the track has left and has come to, "" for none or one
+// not known.
 func (c *client) followUp(ctx context.Context, id int64, left, to string) error {
-	list := []string{"/tracks", "/tracks.json"}[c.random.IntN(2)]
-	var third error
-	second := func() error { return c.lookAt(ctx, list) }
+	looks := []func() error{
+		func() error { return c.lookAtTrack(ctx, id, trackPath(id)) },
+		func() error { return c.lookAt(ctx, []string{"/tracks", "/tracks.json"}[c.random.IntN(2)]) },
+	}
 	if c.random.IntN(2) == 0 {
-		if err := second(); err != nil {
+		slices.Reverse(looks)
+	}
+	others := []func() error{
+		func() error { return c.lookAtTrack(ctx, id, trackPath(id)+".json") },
+		func() error { return c.lookAtTrack(ctx, id, trackPath(id)+"/edit") },
+		func() error { return c.lookAtArtist(ctx, to) },
+		func() error { return c.lookAtArtist(ctx, left) },
+		func() error { return c.lookAt(ctx, "/artists.json") },
+		func() error { return c.lookAt(ctx, "/") },
+	}
+	for _, look := range append(looks, others[c.random.IntN(len(others))]) {
+		if err := look(); err != nil {
 			return err
 		}
-		second = func() error { return nil }
 	}
-	if err := c.lookAtTrack(ctx, id, trackPath(id)); err != nil {
-		return err
-	}
-	if err := second(); err != nil {
-		return err
-	}
-	switch c.random.IntN(6) {
-	case 0:
-		third = c.lookAtTrack(ctx, id, trackPath(id)+".json")
-	case 1:
-		third = c.lookAtTrack(ctx, id, trackPath(id)+"/edit")
-	case 2:
-		third = c.lookAtArtist(ctx, to)
-	case 3:
-		third = c.lookAtArtist(ctx, left)
-	case 4:
-		third = c.lookAt(ctx, "/artists.json")
-	default:
-		third = c.lookAt(ctx, "/")
-	}
-	return third
+	return nil
 }
 
 // lookAt reads one of the pages about all tracks.

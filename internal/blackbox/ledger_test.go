@@ -48,7 +48,7 @@ func (l *ledger) note(name string, a *answer) error {
 			return fmt.Errorf("the reply to %q is about %+v", name, got)
 		}
 		l.made[name] = got.ID
-	case a.status == http.StatusServiceUnavailable || a.status == http.StatusBadRequest || a.status == http.StatusRequestEntityTooLarge:
+	case a.status == http.StatusServiceUnavailable, a.status == http.StatusNotImplemented, a.status >= 400 && a.status < 500:
 		l.refused[name] = true
 	default:
 		l.unknown[name] = true

@@ -15,7 +15,7 @@ const outageAnswers = 5
 // the same processes. What was refused is not carried out later, and what was accepted is not lost.
 func TestAnOutageOfRedisIsToldAndThenOver(t *testing.T) {
 	t.Run("killed", func(t *testing.T) {
-		t.Parallel() // both wait for most of the time
+		t.Parallel() // all of them wait for most of the time
 		server := redistest.Start(t, redistest.AppendOnly())
 		s := newSite(t, singleStore(server.Client(t)), "-deadline", "3s")
 		s.outage(t, server.Kill, server.Restart)
@@ -28,6 +28,26 @@ func TestAnOutageOfRedisIsToldAndThenOver(t *testing.T) {
 		at.flags = []string{"-redis", "redis://" + proxy.Addr()}
 		s := newSite(t, at, "-deadline", "3s")
 		s.outage(t, proxy.Hang, proxy.Restore)
+	})
+	t.Run("cluster frozen", func(t *testing.T) {
+		if testing.Short() {
+			t.Skip("Redis Cluster is left out with -short")
+		}
+		t.Parallel()
+		cluster := redistest.StartCluster(t, 3)
+		s := newSite(t, clusterStore(cluster.Client(t)), "-deadline", "3s")
+		s.outage(t, func() {
+			for _, node := range cluster.Nodes() {
+				node.Pause()
+			}
+		}, func() {
+			for _, node := range cluster.Nodes() {
+				node.Resume()
+			}
+			if err := cluster.Await(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		})
 	})
 }
 

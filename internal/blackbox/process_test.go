@@ -24,8 +24,8 @@ const (
 	stopTimeout = 30 * time.Second
 	// fillTimeout is how long a fill may take.
 	fillTimeout = 2 * time.Minute
-	// answerTimeout is how long a client waits for an answer.
-	answerTimeout = time.Minute
+	// answerTimeout is how long a client waits for an answer. It is longer than any deadline.
+	answerTimeout = 2 * time.Minute
 )
 
 // tracks is the program that the tests run. plainTracks is the same without the race detector, which makes it several times

@@ -172,9 +172,6 @@ func (s *site) cannotBeSplit(t *testing.T) {
 			if err := kept.note(track, a); err != nil {
 				t.Error(err)
 			}
-			if a.status == http.StatusNotImplemented {
-				kept.refuse(track)
-			}
 			isUnsplit(t, a.is(t, attack.status))
 			a = s.servers[0].raw(t, strings.Replace(text, "POST", "GET", 1))
 			isUnsplit(t, a)
@@ -189,14 +186,6 @@ func (s *site) cannotBeSplit(t *testing.T) {
 	}
 	s.isIdle(t)
 	s.isCurrent(t, someKeys(t, s.app, seededTracks+3))
-}
-
-// refuse takes down that a track was refused.
-func (l *ledger) refuse(name string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.unknown, name)
-	l.refused[name] = true
 }
 
 // isUnsplit expects an answer without a field that the request has brought up.

@@ -165,17 +165,18 @@ func (s *site) length(t *testing.T, name string) int64 {
 	return n
 }
 
-// isIdle expects that no job and no render is left.
+// isIdle expects that no job and no render is left, at the latest when the workers have looked for what nobody waits for.
 func (s *site) isIdle(t *testing.T) {
 	t.Helper()
-	if jobs, dead := s.length(t, "jobs"), s.length(t, "dead"); jobs != 0 || dead != 0 {
-		t.Errorf("%d jobs and %d dead letters are left, want none", jobs, dead)
-	}
-	for number := range s.partitions {
-		key := fmt.Sprintf("{%s:%d}:pending", s.namespace, number)
-		if n := s.client.ZCard(t.Context(), key).Val(); n != 0 {
-			t.Errorf("%d keys of partition %d wait for a render, want none", n, number)
+	eventually(t, patience, "no job and no render is left", func() bool {
+		left := s.length(t, "jobs")
+		for number := range s.partitions {
+			left += s.client.ZCard(t.Context(), fmt.Sprintf("{%s:%d}:pending", s.namespace, number)).Val()
 		}
+		return left == 0
+	})
+	if dead := s.length(t, "dead"); dead != 0 {
+		t.Errorf("there are %d dead letters, want none", dead)
 	}
 }
 

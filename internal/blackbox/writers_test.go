@@ -14,8 +14,9 @@ import (
 // create makes a track. The reply has to be about it, and about no other.
 func (c *client) create(ctx context.Context) error {
 	s := state{name: c.name(), artist: c.artist()}
+	form := c.form()
 	request, status := postJSON(s.name, s.artist), http.StatusCreated
-	if form := c.form(); form {
+	if form {
 		request = postForm("/tracks", "", map[string]string{"name": s.name, "artist": s.artist})
 		status = http.StatusSeeOther
 	}
@@ -28,7 +29,7 @@ func (c *client) create(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%v: Location is %q", request, a.header.Get("Location"))
 	}
-	if status == http.StatusCreated {
+	if !form {
 		if err := c.isReply(a, id, s); err != nil {
 			return err
 		}
@@ -97,7 +98,7 @@ func (c *client) changeOwn(ctx context.Context) error {
 func (c *client) changeContested(ctx context.Context) error {
 	after := state{name: c.name(), artist: c.artist()}
 	fields := map[string]string{"name": after.name, "artist": after.artist}
-	return c.change(ctx, int64(1+c.random.IntN(contested)), after, fields, "")
+	return c.change(ctx, c.contestedID(), after, fields, "")
 }
 
 // change sends a PUT, or the form that stands for one. left is the artist that the track has had, if that is known.
@@ -133,8 +134,9 @@ func (c *client) change(ctx context.Context, id int64, after state, fields map[s
 func (c *client) remove(ctx context.Context) error {
 	id := c.pick()
 	before := c.states[id]
+	form := c.form()
 	request, status := call{method: http.MethodDelete, target: trackPath(id)}, http.StatusNoContent
-	if c.form() {
+	if form {
 		request, status = postForm(trackPath(id), http.MethodDelete, nil), http.StatusSeeOther
 	}
 	v := c.history.change(c.server, id, state{gone: true})
@@ -142,7 +144,7 @@ func (c *client) remove(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if status == http.StatusSeeOther && a.header.Get("Location") != "/tracks" {
+	if form && a.header.Get("Location") != "/tracks" {
 		return fmt.Errorf("%v: Location is %q", request, a.header.Get("Location"))
 	}
 	if err := c.history.answered(v, id, c.pages(id, before.artist)); err != nil {
@@ -164,7 +166,7 @@ func (c *client) sendNonsense(ctx context.Context) error {
 		}
 		return err
 	case 1:
-		request := call{method: http.MethodPut, target: trackPath(c.pickAny()), contentType: jsonType, body: `{"artist":7}`}
+		request := call{method: http.MethodPut, target: trackPath(c.contestedID()), contentType: jsonType, body: `{"artist":7}`}
 		a, err := c.expect(ctx, "refused", request, http.StatusUnprocessableEntity)
 		if err != nil {
 			return err
@@ -183,5 +185,5 @@ func (c *client) sendNonsense(ctx context.Context) error {
 	}
 }
 
-// pickAny returns a track that exists.
-func (c *client) pickAny() int64 { return int64(1 + c.random.IntN(contested)) }
+// contestedID returns one of the tracks that all clients change.
+func (c *client) contestedID() int64 { return int64(1 + c.random.IntN(contested)) }

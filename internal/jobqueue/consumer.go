@@ -69,7 +69,7 @@ func NewConsumer(config Config, lease time.Duration, slots int) *Consumer {
 		id: NewID(), observations: make(map[string]observation),
 	}
 	c.settles = batch.New(batch.Config[settle, bool]{
-		Send: c.sendSettles, Patience: config.Timeout, Weight: func(s settle) int { return len(s.first) + len(s.second) },
+		Send: c.sendSettles, FullFlights: 1, Patience: config.Timeout, Weight: func(s settle) int { return len(s.first) + len(s.second) },
 	})
 	return c
 }

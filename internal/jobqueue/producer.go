@@ -41,6 +41,7 @@ type Producer struct {
 	withdrawals *batch.Batcher[[2]string, string]
 	looks       *batch.Batcher[struct{}, status]
 	clock       redisClock
+	blind       atomic.Int64 // when a look at Redis failed, in ns; 0 once one has succeeded
 	calls       atomic.Int64 // enqueues of several jobs at once
 
 	mu      sync.Mutex
@@ -92,7 +93,7 @@ func NewProducer(config Config) *Producer {
 	}
 	p.keys.replies += p.server
 	p.enqueues = batch.New(batch.Config[Job, enqueued]{
-		Send: p.sendEnqueues, Patience: config.Timeout, Weight: func(j Job) int { return len(j.Request) },
+		Send: p.sendEnqueues, FullFlights: 1, Patience: config.Timeout, Weight: func(j Job) int { return len(j.Request) },
 	})
 	p.withdrawals = batch.New(batch.Config[[2]string, string]{Send: p.sendWithdrawals, Patience: config.Timeout})
 	p.looks = batch.New(batch.Config[struct{}, status]{Send: p.sendLooks, Patience: config.Timeout, MaxCalls: 1 << 20})
@@ -134,8 +135,10 @@ func (p *Producer) look(ctx context.Context) (status, error) {
 	defer cancel()
 	s, err := p.looks.Do(ctx, struct{}{})
 	if err != nil {
+		p.blind.Store(time.Now().UnixNano())
 		return s, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
+	p.blind.Store(0)
 	return s, nil
 }
 
@@ -194,7 +197,7 @@ func (p *Producer) Do(ctx context.Context, job Job, wait time.Duration) (string,
 	// The answer to the enqueue is not waited for: the reply comes after it, and where there will be no reply
 	// sendEnqueues tells the waiter. So this goroutine wakes up once.
 	call := p.enqueues.Start(job)
-	patience := 2 * p.config.Timeout // until the job has left
+	patience := p.config.Timeout * 3 / 2 // until the job has left
 	timer := time.NewTimer(min(wait, patience))
 	defer timer.Stop()
 	for {
@@ -331,7 +334,12 @@ func (p *Producer) tryEnqueues(jobs []Job) ([]enqueued, error) {
 	defer cancel()
 	results := make([]enqueued, len(jobs))
 	if _, age := p.clock.now(); age > quiet {
-		if _, err := p.look(ctx); err != nil {
+		// What waited behind a look that failed need not wait for another one.
+		err := error(ErrUnavailable)
+		if time.Now().UnixNano()-p.blind.Load() > int64(fresh) {
+			_, err = p.look(ctx)
+		}
+		if err != nil {
 			for i := range results {
 				results[i].err = err
 			}

@@ -64,6 +64,7 @@ type shift struct {
 	Config
 
 	slots  chan struct{} // one for each handler that runs
+	doubts chan struct{} // tells that jobs may be ours that are not in hand
 	inHand sync.WaitGroup
 	stop   context.CancelFunc
 	ended  context.Context // ends when the shift gives up what is still under way
@@ -77,13 +78,14 @@ type shift struct {
 // Run works until ctx ends and then finishes the jobs under way, as far as DrainTimeout allows.
 func Run(ctx context.Context, config Config) {
 	s := &shift{
-		Config: config, slots: make(chan struct{}, config.Concurrency), jobs: make(map[string]hand), room: make(chan struct{}, 1),
+		Config: config, slots: make(chan struct{}, config.Concurrency), doubts: make(chan struct{}, 1), jobs: make(map[string]hand), room: make(chan struct{}, 1),
 	}
 	s.ended, s.stop = context.WithCancel(context.Background())
 	defer s.stop()
 	var beating, tending sync.WaitGroup
 	tending.Go(func() { s.Renderer.Tend(ctx, s.ended) })
 	beating.Go(func() { s.beat(s.ended) })
+	beating.Go(func() { s.lookInto(s.ended) })
 
 	s.take(ctx)
 	s.mu.Lock()
@@ -139,7 +141,22 @@ func (s *shift) beat(ctx context.Context) {
 		}
 		if s.Consumer.Doubt() || missing >= 2 {
 			missing = 0
+			select {
+			case s.doubts <- struct{}{}:
+			default: // it is looked into already
+			}
+		}
+	}
+}
+
+// lookInto takes jobs in hand whenever the beat is in doubt. It is not done by the beat, which must not wait.
+func (s *shift) lookInto(ctx context.Context) {
+	for {
+		select {
+		case <-s.doubts:
 			s.takeMine(ctx)
+		case <-ctx.Done():
+			return
 		}
 	}
 }

@@ -98,7 +98,7 @@ func (s slowList) XPendingExt(ctx context.Context, a *redis.XPendingExtArgs) *re
 func (s slowList) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
 	cmd := s.UniversalClient.EvalSha(ctx, sha, keys, args...)
 	if len(keys) == 3 && strings.HasSuffix(keys[2], "q:owed") {
-		<-time.After(5 * time.Millisecond)
+		<-time.After(20 * time.Millisecond)
 	}
 	return cmd
 }
@@ -117,7 +117,7 @@ func twice(t *testing.T, guards shift.Guards) (n int) {
 		<-time.After(3 * time.Millisecond)
 		w.WriteHeader(http.StatusUnprocessableEntity) // owes nothing
 	}
-	b := start(t, slowList{redistest.Shared(t)}, app, 80*time.Millisecond, guards)
+	b := start(t, slowList{redistest.Shared(t)}, app, 400*time.Millisecond, guards)
 	doubting, stop := context.WithCancel(context.Background())
 	var group, clients sync.WaitGroup
 	group.Go(func() {
@@ -156,7 +156,7 @@ func TestADoubtRunsNoJobTwice(t *testing.T) {
 
 func TestWithAnEarlyLookADoubtRunsJobsTwice(t *testing.T) {
 	redistest.Require(t)
-	for range 5 {
+	for range 30 {
 		if twice(t, shift.Guards{EarlyLook: true}) > 0 {
 			return
 		}
