@@ -20,11 +20,13 @@ const (
 	// those who answer.
 	readPace  = 20 * time.Millisecond
 	writePace = 100 * time.Millisecond
-	// soon is the longest time in which an outage is told, and in which everything works again after it.
-	soon = 2 * time.Second
 	// patience is how long a test waits for what has no limit of its own.
 	patience = 30 * time.Second
 )
+
+// soon is the longest time in which an outage is told, and in which everything works again after it: two seconds, and more
+// for processes that the race detector slows down.
+var soon = map[bool]time.Duration{false: 2 * time.Second, true: 5 * time.Second}[raceDetector]
 
 // phase is a time in which requests may be answered in certain ways. A request that begins in one phase and ends in
 // another may be answered as in any, for what happens between two phases happens to it.
