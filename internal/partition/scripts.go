@@ -196,8 +196,8 @@ return reply
 //	returns {incarnation, a ticket of this moment, then for each claimed key: key, ticket}
 //
 // The first time a claim of a key expires, the key is due at once, for somebody may wait for it. After that it backs off,
-// by the lease and its doubles: its render may be what ends one process after the other. A key that is due later than any delay makes it is from before
-// Redis's clock was put back.
+// by up to sixteen leases: its render may be what ends one process after the other. A key that is due later than any delay
+// makes it is from before Redis's clock was put back.
 const nextScript = `
 local failing = KEYS[5]
 local lease, most = tonumber(ARGV[4]), tonumber(ARGV[6])
@@ -206,7 +206,7 @@ local function expire(key)
   local before = string.match(redis.call('HGET', failing, key) or '', '^%d+ (%d+)')
   local count = tonumber(before or '0') + 1
   local delay = 0
-  if count > 1 then delay = math.min(lease * 2 ^ math.min(count - 2, 30), 60000000) end
+  if count > 1 then delay = math.min(lease * 2 ^ math.min(count - 2, 4), 60000000) end
   redis.call('ZREM', running, key)
   redis.call('HDEL', claims, key)
   redis.call('ZADD', pending, fixed(now + delay), key)
