@@ -41,6 +41,7 @@ type store struct {
 	flags      []string // that lead a process to it
 	partitions int
 	client     redis.UniversalClient
+	embedded   bool
 }
 
 // eachStore runs the test once on each kind of Redis. Nothing may flush or stop what it is given.
@@ -59,7 +60,9 @@ func eachStore(t *testing.T, test func(t *testing.T, at store)) {
 // embeddedStore is a Redis inside the process of the test, and the test's own.
 func embeddedStore(t *testing.T) store {
 	t.Helper()
-	return singleStore(redistest.StartEmbedded(t).Client(t))
+	s := singleStore(redistest.StartEmbedded(t).Client(t))
+	s.embedded = true
+	return s
 }
 
 // sharedStore is a redis-server that all tests share.
