@@ -25,6 +25,7 @@ type list struct {
 	rdb       redis.UniversalClient
 	jobs      string // the list
 	replies   string // the channel
+	size      int    // how many consumers
 	last      atomic.Uint64
 	consumers sync.WaitGroup
 	receiver  sync.WaitGroup
@@ -40,7 +41,7 @@ type list struct {
 func newList(ctx context.Context, rdb redis.UniversalClient, consumers int) (*list, error) {
 	name := "bench:" + jobqueue.NewID()
 	l := &list{
-		rdb: rdb, jobs: name + ":jobs", replies: name + ":replies", failed: make(chan error, consumers+1),
+		rdb: rdb, jobs: name + ":jobs", replies: name + ":replies", size: consumers, failed: make(chan error, consumers+1),
 		waiting: make(map[string]chan string),
 	}
 	l.replied = rdb.Subscribe(ctx, l.replies)
@@ -96,7 +97,7 @@ func (l *list) consume(ctx context.Context) error {
 		if errors.Is(err, redis.Nil) && ctx.Err() == nil {
 			continue
 		}
-		if err != nil {
+		if err != nil || ctx.Err() != nil {
 			return err
 		}
 		id, rest, _ := strings.Cut(popped[1], " ")
@@ -131,6 +132,11 @@ func (l *list) close(ctx context.Context) error {
 	l.stop()
 	err := l.replied.Close()
 	l.receiver.Wait()
+	wake := make([]any, l.size) // consumers block in Redis
+	for i := range wake {
+		wake[i] = ""
+	}
+	err = errors.Join(err, l.rdb.LPush(ctx, l.jobs, wake...).Err())
 	l.consumers.Wait()
 	return errors.Join(err, l.rdb.Del(ctx, l.jobs).Err())
 }

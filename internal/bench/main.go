@@ -26,7 +26,8 @@ type settings struct {
 	redis   string        // URL; "" starts a redis-server
 	window  time.Duration // of one measurement
 	rounds  int           // pairs of measurements
-	profile string        // where the CPU profile of our side goes; "" for none
+	heap    int           // MiB that the process holds besides
+	profile string        // where the CPU profile goes; "" for none
 	out     io.Writer
 }
 
@@ -56,7 +57,8 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	url := flags.String("redis", "", "redis:// URL of the Redis to use; by default a redis-server is started")
 	seconds := flags.Float64("seconds", 2, "length of one measurement")
 	rounds := flags.Int("rounds", 5, "pairs of measurements at each number of callers")
-	profile := flags.String("profile", "", "file for a CPU profile of our side")
+	heap := flags.Int("heap", 64, "MiB of memory that the process holds besides, so that the collector is not what is measured")
+	profile := flags.String("profile", "", "file for a CPU profile; the label side tells whose a sample is")
 	if err := flags.Parse(args); err != nil {
 		return fmt.Errorf("%w: %w", errUsage, err)
 	}
@@ -70,9 +72,11 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return fmt.Errorf("%w: -seconds %v is not between 0.1 and 60", errUsage, *seconds)
 	case *rounds < 1 || *rounds > 100:
 		return fmt.Errorf("%w: -rounds %d is not between 1 and 100", errUsage, *rounds)
+	case *heap < 0 || *heap > 4096:
+		return fmt.Errorf("%w: -heap %d is not between 0 and 4096", errUsage, *heap)
 	}
 	return benchmark(ctx, settings{
-		redis: *url, window: time.Duration(*seconds * float64(time.Second)), rounds: *rounds, profile: *profile, out: out,
+		redis: *url, window: time.Duration(*seconds * float64(time.Second)), rounds: *rounds, heap: *heap, profile: *profile, out: out,
 	})
 }
 

@@ -30,6 +30,9 @@ type side interface {
 	close(ctx context.Context) error
 }
 
+// errNoJob means that a window was too short.
+var errNoJob = errors.New("no job ended within the window: take a longer one with -seconds")
+
 // A measurement is what one side did in one window.
 type measurement struct {
 	rate           float64 // jobs per second
@@ -75,7 +78,7 @@ func measure(ctx context.Context, rdb redis.UniversalClient, s side, callers int
 
 	all := slices.Concat(latencies...)
 	if len(all) == 0 {
-		return measurement{}, errors.New("no job ended within the window: take a longer one with -seconds")
+		return measurement{}, errNoJob
 	}
 	slices.Sort(all)
 	jobs := time.Duration(len(all))

@@ -13,16 +13,15 @@ import (
 	"github.com/itscales/scales/internal/jobqueue"
 )
 
-// ours is the queue of Scales with one server's end and one worker's, as the root package sets them up.
+// ours is the queue of Scales with one server's end and one worker's, set up as the root package does it.
 //
-// The worker does what package shift does with a job, but for the HTTP: it takes jobs for free slots, has each in hand,
-// looks whether it may still run, runs it in a goroutine of its own, gives the slot back, and settles the job.
+// The worker does what package shift does with a job, but for the HTTP: it takes jobs for free slots, takes each in hand,
+// looks whether it may run and is still ours, runs it in a goroutine of its own, gives the slot back, and settles it.
 type ours struct {
 	rdb      redis.UniversalClient
 	prefix   string
 	producer *jobqueue.Producer
 	consumer *jobqueue.Consumer
-	logger   *slog.Logger
 
 	slots  chan struct{} // one for each job that runs
 	inHand sync.WaitGroup
@@ -31,7 +30,13 @@ type ours struct {
 	failed chan error
 
 	mu   sync.Mutex
-	jobs map[string]struct{} // stream ids of the jobs in hand
+	jobs map[string]hand // the jobs in hand, by stream id
+}
+
+// hand is under which name, and for the how-manieth time, a job in hand was delivered.
+type hand struct {
+	consumer   string
+	deliveries int64
 }
 
 func newOurs(ctx context.Context, rdb redis.UniversalClient, slots int) (*ours, error) {
@@ -43,7 +48,7 @@ func newOurs(ctx context.Context, rdb redis.UniversalClient, slots int) (*ours, 
 	}
 	o := &ours{
 		rdb: rdb, prefix: prefix, producer: jobqueue.NewProducer(config), consumer: jobqueue.NewConsumer(config, lease, slots),
-		logger: config.Logger, slots: make(chan struct{}, slots), failed: make(chan error, 1), jobs: make(map[string]struct{}),
+		slots: make(chan struct{}, slots), failed: make(chan error, 1), jobs: make(map[string]hand),
 	}
 	if err := o.consumer.Join(ctx); err != nil {
 		return nil, err
@@ -123,7 +128,7 @@ func (o *ours) begin(d *jobqueue.Delivery) bool {
 	if _, ok := o.jobs[d.StreamID]; ok {
 		return false
 	}
-	o.jobs[d.StreamID] = struct{}{}
+	o.jobs[d.StreamID] = hand{d.Consumer, d.Deliveries}
 	o.inHand.Add(1)
 	return true
 }
@@ -139,7 +144,7 @@ func (o *ours) serve(ctx context.Context, d *jobqueue.Delivery) {
 	defer o.end(d)
 	release := sync.OnceFunc(func() { <-o.slots })
 	defer release()
-	if d.Broken != nil || !d.First() || o.consumer.Now() > d.Deadline {
+	if d.Broken != nil || !d.First() || o.consumer.Now() > d.Deadline || !o.stillOurs(ctx, d) {
 		o.fail(fmt.Errorf("job %s is not one to run: %+v", d.StreamID, d))
 		return
 	}
@@ -149,6 +154,15 @@ func (o *ours) serve(ctx context.Context, d *jobqueue.Delivery) {
 	if err != nil || !settled {
 		o.fail(fmt.Errorf("job %s was not settled: %t, %w", d.StreamID, settled, err))
 	}
+}
+
+// stillOurs reports whether nobody has taken the job over before it runs.
+func (o *ours) stillOurs(ctx context.Context, d *jobqueue.Delivery) bool {
+	if o.consumer.SinceBeat() < 2*o.consumer.BeatInterval() {
+		return true
+	}
+	loaded, err := o.consumer.Load(ctx, d.StreamID)
+	return err == nil && loaded[0] != nil && loaded[0].Consumer == d.Consumer && loaded[0].Deliveries == d.Deliveries
 }
 
 // beat keeps the lease.
@@ -161,7 +175,7 @@ func (o *ours) beat(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		if _, err := o.consumer.Beat(ctx); err != nil && ctx.Err() == nil {
+		if _, err := o.consumer.BeatAndTakeOver(ctx); err != nil && ctx.Err() == nil {
 			o.fail(fmt.Errorf("heartbeat: %w", err))
 		}
 	}
