@@ -173,3 +173,86 @@ func TestACallDoesNotQueueBehindADeadConnection(t *testing.T) {
 		t.Errorf("Do = %d, %v", got, err)
 	}
 }
+
+func TestAFullRoundTripLeavesBesideAnother(t *testing.T) {
+	g := newGate()
+	b := batch.New(batch.Config[int, int]{Send: g.send, MaxCalls: 2, FullFlights: 1, Patience: time.Hour})
+	var calls []batch.Call[int, int]
+	start := func(n int) { calls = append(calls, b.Start(n)) }
+	start(1)
+	if got := <-g.sent; !slices.Equal(got, []int{1}) {
+		t.Fatalf("sent %v", got)
+	}
+	start(2) // waits, because 3 still fits beside it
+	start(3)
+	if got := <-g.sent; !slices.Equal(got, []int{2, 3}) {
+		t.Errorf("sent %v beside the first one", got)
+	}
+	start(4)
+	start(5)
+	start(6)
+	// Two are under way, which is the most. When one lands, the full one follows; the rest waits until both have landed.
+	for _, step := range []struct {
+		landings int
+		sent     []int
+	}{{1, []int{4, 5}}, {2, []int{6}}} {
+		for range step.landings {
+			select {
+			case got := <-g.sent:
+				t.Errorf("sent %v before its time", got)
+			default:
+			}
+			g.land <- nil
+		}
+		if got := <-g.sent; !slices.Equal(got, step.sent) {
+			t.Errorf("sent %v, not %v", got, step.sent)
+		}
+	}
+	g.land <- nil
+	for i, call := range calls {
+		if got, err := call.Wait(context.Background()); got != 2*(i+1) || err != nil {
+			t.Errorf("call %d: %d, %v", i+1, got, err)
+		}
+	}
+}
+
+func TestACallThatIsTakenBackInTimeNeverLeaves(t *testing.T) {
+	g := newGate()
+	b := batch.New(batch.Config[int, int]{Send: g.send, Patience: time.Hour})
+	first := b.Start(1)
+	<-g.sent
+	second, third, fourth := b.Start(2), b.Start(3), b.Start(4)
+	if first.GiveUp() {
+		t.Error("a call that has left was taken back")
+	}
+	if !third.GiveUp() {
+		t.Error("a call that waits was not taken back")
+	}
+	g.land <- nil
+	if got := <-g.sent; !slices.Equal(got, []int{2, 4}) {
+		t.Errorf("sent %v", got)
+	}
+	g.land <- nil
+	for call, want := range map[batch.Call[int, int]]int{first: 2, second: 4, fourth: 8} {
+		if got, err := call.Wait(context.Background()); got != want || err != nil {
+			t.Errorf("%d, %v instead of %d", got, err, want)
+		}
+	}
+	fifth := b.Start(5)
+	<-g.sent
+	sixth := b.Start(6)
+	sixth.GiveUp()
+	g.land <- nil
+	// A round trip that everybody has left is not made.
+	if got, err := fifth.Wait(context.Background()); got != 10 || err != nil {
+		t.Errorf("%d, %v", got, err)
+	}
+	last := b.Start(7)
+	if got := <-g.sent; !slices.Equal(got, []int{7}) {
+		t.Errorf("sent %v", got)
+	}
+	g.land <- nil
+	if got, err := last.Wait(context.Background()); got != 14 || err != nil {
+		t.Errorf("%d, %v", got, err)
+	}
+}

@@ -14,8 +14,8 @@ import (
 	"github.com/itscales/scales/internal/streamid"
 )
 
-// fetchBlock is how long a fetch waits for jobs, and so how long a drain waits for a fetch.
-const fetchBlock = 500 * time.Millisecond
+// FetchBlock is how long a fetch waits for jobs, and so how long a drain waits for a fetch.
+const FetchBlock = 500 * time.Millisecond
 
 // A Delivery is a job in the hands of a consumer.
 type Delivery struct {
@@ -91,10 +91,10 @@ func (c *Consumer) Now() int64 {
 func (c *Consumer) Fetch(ctx context.Context, n int) ([]*Delivery, error) {
 	id := c.ID()
 	// go-redis waits for the answer to a blocking call for ten seconds longer than that may take.
-	ctx, cancel := context.WithTimeout(ctx, fetchBlock+c.config.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, FetchBlock+c.config.Timeout)
 	defer cancel()
 	streams, err := c.config.Client.XReadGroup(ctx, &redis.XReadGroupArgs{
-		Group: group, Consumer: id, Streams: []string{c.keys.jobs, ">"}, Count: int64(n), Block: fetchBlock,
+		Group: group, Consumer: id, Streams: []string{c.keys.jobs, ">"}, Count: int64(n), Block: FetchBlock,
 	}).Result()
 	if errors.Is(err, redis.Nil) {
 		return nil, nil

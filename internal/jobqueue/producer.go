@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,13 +17,6 @@ import (
 const (
 	// fresh is how old the knowledge about the queue may be on which a job is admitted.
 	fresh = 500 * time.Millisecond
-
-	// quiet is how long ago Redis may have answered last for a round trip that enqueues to be sent without a look
-	// at Redis before. A look that fails proves that nothing was enqueued.
-	quiet = 20 * time.Millisecond
-
-	// seenSpan is the time span whose job ids are remembered together, in µs.
-	seenSpan = 10_000_000
 
 	readBlock = time.Second
 	readCount = 256
@@ -42,12 +34,13 @@ type Producer struct {
 	looks       *batch.Batcher[struct{}, status]
 	clock       redisClock
 	blind       atomic.Int64 // when a look at Redis failed, in ns; 0 once one has succeeded
-	calls       atomic.Int64 // enqueues of several jobs at once
+	calls       atomic.Int64 // round trips that enqueue
 
 	mu      sync.Mutex
 	waiting map[string]*waiter // by job id; each is told once and then removed
 	last    status
-	read    string // the id up to which replies were read
+	read    string    // the id up to which replies were read
+	trimmed time.Time // when the latest enqueue said so
 	reading bool
 	closed  bool
 	drained chan struct{} // closed when the producer is closed and nobody waits any more
@@ -68,13 +61,6 @@ type waiter struct {
 type outcome struct {
 	reply string
 	err   error
-}
-
-type enqueued struct {
-	id          string
-	err         error
-	incarnation string
-	now         int64
 }
 
 type status struct {
@@ -312,122 +298,6 @@ func (p *Producer) Waiting() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return len(p.waiting)
-}
-
-// sendEnqueues enqueues jobs. Who waits for the reply to one that was not enqueued is told so.
-func (p *Producer) sendEnqueues(jobs []Job) ([]enqueued, error) {
-	results, err := p.tryEnqueues(jobs)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for i, result := range results {
-		if result.err != nil {
-			p.tell(jobs[i].ID, outcome{err: result.err})
-		} else if w, ok := p.waiting[jobs[i].ID]; ok {
-			w.incarnation, w.since = result.incarnation, result.now
-		}
-	}
-	return results, err
-}
-
-func (p *Producer) tryEnqueues(jobs []Job) ([]enqueued, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), p.config.Timeout)
-	defer cancel()
-	results := make([]enqueued, len(jobs))
-	if _, age := p.clock.now(); age > quiet {
-		// What waited behind a look that failed need not wait for another one.
-		err := error(ErrUnavailable)
-		if time.Now().UnixNano()-p.blind.Load() > int64(fresh) {
-			_, err = p.look(ctx)
-		}
-		if err != nil {
-			for i := range results {
-				results[i].err = err
-			}
-			return results, nil
-		}
-	}
-	redisTime, _ := p.clock.now()
-	admitBy := redisTime + p.config.Timeout.Microseconds()
-	span := admitBy / seenSpan
-	p.mu.Lock()
-	read := p.read
-	p.mu.Unlock()
-	if read == "0" {
-		read = ""
-	}
-	args := make([]any, 0, 5+5*len(jobs))
-	call := p.server + ":" + strconv.FormatInt(p.calls.Add(1), 10)
-	args = append(args, admitBy, p.config.MaxQueue, read, p.server, call)
-	for i := range jobs {
-		job := &jobs[i]
-		args = append(args, job.ID, job.Deadline, job.Scheme, job.Remote, job.Request)
-	}
-	seen := func(span int64) string { return p.keys.seen + strconv.FormatInt(span, 10) }
-	reply, err := run(ctx, p.config.Client, p.scripts.enqueue, []string{p.keys.jobs, seen(span), seen(span - 2), p.keys.replies, p.config.Meta}, args)
-	var refusal redis.Error
-	if errors.As(err, &refusal) {
-		return p.refused(ctx, jobs, seen(span), err)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if err := expect(reply, 2+len(jobs), "enqueue"); err != nil {
-		return nil, err
-	}
-	p.clock.learn(time.Now(), number(reply[0]))
-	for i := range results {
-		results[i].now, results[i].incarnation = number(reply[0]), text(reply[1])
-		switch at := text(reply[2+i]); at {
-		case "full":
-			results[i].err = ErrFull
-		case "late":
-			results[i].err = fmt.Errorf("%w: Redis answered too late", ErrUnavailable)
-		default:
-			results[i].id = at
-		}
-	}
-	return results, nil
-}
-
-// refused finds out what became of jobs where Redis has answered with an error: it is out of memory, or loading, or a
-// replica. The call may have been sent twice, and the error be the answer to the second time.
-func (p *Producer) refused(ctx context.Context, jobs []Job, seen string, refusal error) ([]enqueued, error) {
-	ids := make([]string, len(jobs))
-	for i := range jobs {
-		ids[i] = jobs[i].ID
-	}
-	known, err := p.config.Client.HMGet(ctx, seen, ids...).Result()
-	if err != nil {
-		return nil, errors.Join(refusal, err)
-	}
-	results := make([]enqueued, len(jobs))
-	for i := range results {
-		if results[i].id = text(known[i]); results[i].id == "" {
-			results[i].err = fmt.Errorf("%w: %w", ErrUnavailable, refusal)
-		}
-	}
-	return results, nil
-}
-
-func (p *Producer) sendWithdrawals(jobs [][2]string) ([]string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), p.config.Timeout)
-	defer cancel()
-	var args []any
-	for _, job := range jobs {
-		args = append(args, job[0], job[1])
-	}
-	reply, err := run(ctx, p.config.Client, p.scripts.withdraw, []string{p.keys.jobs, p.keys.withdrawn}, args)
-	if err != nil {
-		return nil, err
-	}
-	if err := expect(reply, len(jobs), "withdraw"); err != nil {
-		return nil, err
-	}
-	outcomes := make([]string, len(jobs))
-	for i := range outcomes {
-		outcomes[i] = text(reply[i])
-	}
-	return outcomes, nil
 }
 
 // readReplies hands replies to their waiters until the producer is closed.

@@ -58,6 +58,9 @@ type Config struct {
 type Guards struct {
 	// EarlyLook looks at a job that is owned before it is taken in hand, not after.
 	EarlyLook bool
+
+	// NoLongDoubt looks for jobs of a failed fetch once, not for as long as the fetch may take them.
+	NoLongDoubt bool
 }
 
 type shift struct {
@@ -65,6 +68,7 @@ type shift struct {
 
 	slots  chan struct{} // one for each handler that runs
 	doubts chan struct{} // tells that jobs may be ours that are not in hand
+	asked  chan func()   // has a heartbeat sent now; it is called after the next one that has arrived
 	inHand sync.WaitGroup
 	stop   context.CancelFunc
 	ended  context.Context // ends when the shift gives up what is still under way
@@ -78,7 +82,8 @@ type shift struct {
 // Run works until ctx ends and then finishes the jobs under way, as far as DrainTimeout allows.
 func Run(ctx context.Context, config Config) {
 	s := &shift{
-		Config: config, slots: make(chan struct{}, config.Concurrency), doubts: make(chan struct{}, 1), jobs: make(map[string]hand), room: make(chan struct{}, 1),
+		Config: config, slots: make(chan struct{}, config.Concurrency), doubts: make(chan struct{}, 1), asked: make(chan func()),
+		jobs: make(map[string]hand), room: make(chan struct{}, 1),
 	}
 	s.ended, s.stop = context.WithCancel(context.Background())
 	defer s.stop()
@@ -112,13 +117,29 @@ func Run(ctx context.Context, config Config) {
 	}
 }
 
+// pause is the time between two tries while Redis is away.
+const pause = 100 * time.Millisecond
+
 // beat keeps the leases of the worker's jobs. Until the drain begins it takes over those of workers that have died. While
 // Redis is away it tries more often, so that servers find a worker alive soon after.
+//
+// A fetch that was given up may be carried out all the same when Redis is back, and get jobs for as long as a fetch takes:
+// their records go to a connection that is closed. So after a fetch has failed the worker is in doubt for that time.
 func (s *shift) beat(ctx context.Context) {
-	const pause = 100 * time.Millisecond
-	missing := 0
+	var (
+		missing  int
+		asked    []func()
+		doubtful time.Time // until when there is doubt with every beat
+	)
 	for next := s.Consumer.BeatInterval(); ; {
-		if wait(ctx, next); ctx.Err() != nil {
+		timer := time.NewTimer(next)
+		select {
+		case <-timer.C:
+		case then := <-s.asked:
+			timer.Stop()
+			asked = append(asked, then)
+		case <-ctx.Done():
+			timer.Stop()
 			return
 		}
 		beat := s.Consumer.BeatAndTakeOver
@@ -127,10 +148,16 @@ func (s *shift) beat(ctx context.Context) {
 		}
 		owned, err := beat(ctx)
 		s.Outage.Note(err)
-		next = s.Consumer.BeatInterval()
 		if err != nil {
-			next = min(next, pause)
+			next = min(s.Consumer.BeatInterval(), pause)
 			continue
+		}
+		if len(asked) > 0 {
+			doubtful = time.Now().Add(jobqueue.FetchBlock + pause)
+			for _, then := range asked {
+				then()
+			}
+			asked = nil
 		}
 		// A fetch whose answer was lost, and that go-redis has sent again, shows in the count alone. What is on its way
 		// to us at the moment shows there too, so it has to show twice.
@@ -139,13 +166,33 @@ func (s *shift) beat(ctx context.Context) {
 		} else {
 			missing = 0
 		}
-		if s.Consumer.Doubt() || missing >= 2 {
+		next = s.Consumer.BeatInterval()
+		doubt := s.Consumer.Doubt() || missing >= 2
+		if time.Now().Before(doubtful) && !s.Guards.NoLongDoubt {
+			doubt, next = true, min(next, pause)
+		}
+		if doubt {
 			missing = 0
 			select {
 			case s.doubts <- struct{}{}:
 			default: // it is looked into already
 			}
 		}
+	}
+}
+
+// awaitRedis returns when a heartbeat has arrived that was sent from now on, or ctx ends. Until then no fetch is sent: it
+// would be given up, and take jobs when Redis is back.
+func (s *shift) awaitRedis(ctx context.Context) {
+	beaten := make(chan struct{})
+	select {
+	case s.asked <- func() { close(beaten) }:
+	case <-ctx.Done():
+		return
+	}
+	select {
+	case <-beaten:
+	case <-ctx.Done():
 	}
 }
 
@@ -210,7 +257,6 @@ func (s *shift) takeOne(ctx context.Context, id string, deliveries int64) {
 
 // take fetches jobs for free slots until ctx ends.
 func (s *shift) take(ctx context.Context) {
-	const pause = 100 * time.Millisecond
 	for joined := false; ctx.Err() == nil; {
 		if !joined {
 			err := s.Consumer.Join(ctx)
@@ -239,6 +285,7 @@ func (s *shift) take(ctx context.Context) {
 		s.Outage.Note(err)
 		if err != nil {
 			wait(ctx, pause)
+			s.awaitRedis(ctx)
 		}
 	}
 }

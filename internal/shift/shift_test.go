@@ -2,7 +2,7 @@ package shift_test
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -79,89 +79,145 @@ func start(t *testing.T, rdb redis.UniversalClient, app http.HandlerFunc, lease 
 	return b
 }
 
-func (b *bench) post(path string) error {
+func (b *bench) post(path string) error { return b.postWithin(path, 20*time.Second) }
+
+func (b *bench) postWithin(path string, wait time.Duration) error {
 	_, err := b.producer.Do(context.Background(), jobqueue.Job{
 		ID: jobqueue.NewID(), Scheme: "http", Remote: "192.0.2.9:1", Request: "POST " + path + " HTTP/1.1\r\nHost: a\r\n\r\n",
-	}, 20*time.Second)
+	}, wait)
 	return err
 }
 
-// slowList is a Redis whose lists of owned jobs are old when they arrive.
-type slowList struct{ redis.UniversalClient }
-
-func (s slowList) XPendingExt(ctx context.Context, a *redis.XPendingExtArgs) *redis.XPendingExtCmd {
-	cmd := s.UniversalClient.XPendingExt(ctx, a)
-	<-time.After(5 * time.Millisecond)
-	return cmd
+// slowLook is a Redis that tells when it has loaded a job, and holds the answer back until the job has ended.
+type slowLook struct {
+	redis.UniversalClient
+	loaded, ended chan struct{}
+	once          *sync.Once
 }
 
-func (s slowList) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
+func (s slowLook) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
 	cmd := s.UniversalClient.EvalSha(ctx, sha, keys, args...)
 	if len(keys) == 3 && strings.HasSuffix(keys[2], "q:owed") {
-		<-time.After(20 * time.Millisecond)
+		s.once.Do(func() {
+			close(s.loaded)
+			<-s.ended
+			<-time.After(20 * time.Millisecond) // the reply is out a little before the job is out of hand
+		})
 	}
 	return cmd
 }
 
-// twice runs jobs on a shift that is in doubt all the time, and returns how many handlers ran more than once.
-func twice(t *testing.T, guards shift.Guards) (n int) {
+// twice runs a job that the shift, which is in doubt, looks at while its handler runs, if it looks at it at all then. It
+// returns how often the handler ran.
+func twice(t *testing.T, guards shift.Guards) (runs int64) {
 	t.Helper()
-	const jobs = 600
-	var runs [jobs]atomic.Int64
-	app := func(w http.ResponseWriter, r *http.Request) {
-		var i int
-		if _, err := fmt.Sscanf(r.URL.Path, "/%d", &i); err != nil {
-			t.Error(err)
-		}
-		runs[i].Add(1)
-		<-time.After(3 * time.Millisecond)
-		w.WriteHeader(http.StatusUnprocessableEntity) // owes nothing
-	}
-	b := start(t, slowList{redistest.Shared(t)}, app, 400*time.Millisecond, guards)
-	doubting, stop := context.WithCancel(context.Background())
-	var group, clients sync.WaitGroup
-	group.Go(func() {
-		for doubting.Err() == nil {
+	rdb := slowLook{redistest.Shared(t), make(chan struct{}), make(chan struct{}), new(sync.Once)}
+	var count atomic.Int64
+	again := make(chan struct{}, 1)
+	var b *bench
+	b = start(t, rdb, func(w http.ResponseWriter, _ *http.Request) {
+		if count.Add(1) == 1 {
 			b.consumer.SetDoubt()
-			<-time.After(5 * time.Millisecond)
-		}
-	})
-	slots := make(chan struct{}, 32)
-	for i := range runs {
-		slots <- struct{}{}
-		clients.Go(func() {
-			defer func() { <-slots }()
-			if err := b.post(fmt.Sprint("/", i)); err != nil {
-				t.Error(err)
+			select {
+			case <-rdb.loaded:
+			case <-time.After(300 * time.Millisecond):
 			}
-		})
-	}
-	clients.Wait()
-	stop()
-	group.Wait()
-	for i := range runs {
-		if runs[i].Load() > 1 {
-			n++
+		} else {
+			again <- struct{}{}
 		}
+		w.WriteHeader(http.StatusUnprocessableEntity) // owes nothing
+	}, 200*time.Millisecond, guards)
+	if err := b.post("/"); err != nil {
+		t.Error(err)
 	}
-	return n
+	close(rdb.ended)
+	select {
+	case <-again:
+	case <-time.After(200 * time.Millisecond):
+	}
+	return count.Load()
 }
 
 func TestADoubtRunsNoJobTwice(t *testing.T) {
 	redistest.Require(t)
-	if n := twice(t, shift.Guards{}); n > 0 {
-		t.Errorf("%d handlers ran more than once", n)
+	for range 3 {
+		if n := twice(t, shift.Guards{}); n != 1 {
+			t.Errorf("the handler ran %d times", n)
+		}
 	}
 }
 
 func TestWithAnEarlyLookADoubtRunsJobsTwice(t *testing.T) {
 	redistest.Require(t)
 	for range 30 {
-		if twice(t, shift.Guards{EarlyLook: true}) > 0 {
+		if twice(t, shift.Guards{EarlyLook: true}) > 1 {
 			return
 		}
 	}
 	t.Error("no handler ran more than once: the late look is not what prevents it")
+}
+
+// ghosts is a Redis to which one fetch gets through although its client has given it up.
+type ghosts struct {
+	redis.UniversalClient
+	armed   *atomic.Bool
+	haunted chan struct{} // closed when the fetch waits in Redis
+	looked  chan struct{} // receives when the worker has looked for jobs that may be its own
+}
+
+func (g ghosts) XPendingExt(ctx context.Context, a *redis.XPendingExtArgs) *redis.XPendingExtCmd {
+	cmd := g.UniversalClient.XPendingExt(ctx, a)
+	select {
+	case g.looked <- struct{}{}:
+	default:
+	}
+	return cmd
+}
+
+func (g ghosts) XReadGroup(ctx context.Context, a *redis.XReadGroupArgs) *redis.XStreamSliceCmd {
+	if !g.armed.CompareAndSwap(true, false) {
+		return g.UniversalClient.XReadGroup(ctx, a)
+	}
+	ghost := *a
+	go func() { _ = g.UniversalClient.XReadGroup(context.WithoutCancel(ctx), &ghost).Err() }()
+	for {
+		info, err := g.Info(ctx, "clients").Result()
+		if err != nil || !strings.Contains(info, "blocked_clients:0") {
+			break
+		}
+	}
+	close(g.haunted)
+	cmd := redis.NewXStreamSliceCmd(ctx)
+	cmd.SetErr(context.DeadlineExceeded)
+	return cmd
+}
+
+// haunt posts a job that goes to a fetch which was given up.
+func haunt(t *testing.T, guards shift.Guards) error {
+	t.Helper()
+	rdb := ghosts{redistest.Start(t).Client(t), new(atomic.Bool), make(chan struct{}), make(chan struct{})}
+	b := start(t, rdb, func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusUnprocessableEntity)
+	}, time.Minute, guards)
+	rdb.armed.Store(true)
+	<-rdb.haunted
+	<-rdb.looked
+	return b.postWithin("/", 5*time.Second) // heartbeats come every 15 seconds
+}
+
+// A fetch that was given up may take jobs when Redis is back: the worker looks for them for as long.
+func TestJobsOfAFetchThatWasGivenUpAreServed(t *testing.T) {
+	redistest.Require(t)
+	if err := haunt(t, shift.Guards{}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestWithoutLongDoubtJobsOfAFetchThatWasGivenUpWait(t *testing.T) {
+	redistest.Require(t)
+	if err := haunt(t, shift.Guards{NoLongDoubt: true}); !errors.Is(err, jobqueue.ErrRunning) {
+		t.Errorf("%v: it is not the long doubt that finds the job", err)
+	}
 }
 
 // go-redis sends a fetch again whose answer was lost; nothing but the count of its jobs tells the worker of the first one.

@@ -1,0 +1,157 @@
+package jobqueue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+const (
+	// quiet is how long ago Redis may have answered last for a round trip that enqueues to be sent without a look
+	// at Redis before. A look that fails proves that nothing was enqueued.
+	quiet = 20 * time.Millisecond
+
+	// seenSpan is the time span whose calls are remembered together, in µs.
+	seenSpan = 10_000_000
+
+	// trimInterval is how often replies that were read are removed from Redis.
+	trimInterval = 10 * time.Millisecond
+)
+
+// enqueued is what became of a job that was to be enqueued: it has an id in the stream, or there is an error.
+type enqueued struct {
+	id          string
+	err         error
+	incarnation string
+	now         int64
+}
+
+// sendEnqueues enqueues jobs. Who waits for the reply to one that was not enqueued is told so.
+func (p *Producer) sendEnqueues(jobs []Job) ([]enqueued, error) {
+	results, err := p.tryEnqueues(jobs)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i, result := range results {
+		if result.err != nil {
+			p.tell(jobs[i].ID, outcome{err: result.err})
+		} else if w, ok := p.waiting[jobs[i].ID]; ok {
+			w.incarnation, w.since = result.incarnation, result.now
+		}
+	}
+	return results, err
+}
+
+func (p *Producer) tryEnqueues(jobs []Job) ([]enqueued, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), p.config.Timeout)
+	defer cancel()
+	results := make([]enqueued, len(jobs))
+	if _, age := p.clock.now(); age > quiet {
+		// What waited behind a look that failed need not wait for another one.
+		err := error(ErrUnavailable)
+		if time.Now().UnixNano()-p.blind.Load() > int64(fresh) {
+			_, err = p.look(ctx)
+		}
+		if err != nil {
+			for i := range results {
+				results[i].err = err
+			}
+			return results, nil
+		}
+	}
+	redisTime, _ := p.clock.now()
+	admitBy := redisTime + p.config.Timeout.Microseconds()
+	span := admitBy / seenSpan
+	call := p.server + ":" + strconv.FormatInt(p.calls.Add(1), 10)
+	args := make([]any, 0, 5+5*len(jobs))
+	args = append(args, admitBy, p.config.MaxQueue, p.trim(), p.server, call)
+	for i := range jobs {
+		job := &jobs[i]
+		args = append(args, job.ID, job.Deadline, job.Scheme, job.Remote, job.Request)
+	}
+	seen := func(span int64) string { return p.keys.seen + strconv.FormatInt(span, 10) }
+	reply, err := run(ctx, p.config.Client, p.scripts.enqueue, []string{p.keys.jobs, seen(span), seen(span - 2), p.keys.replies, p.config.Meta}, args)
+	var refusal redis.Error
+	if errors.As(err, &refusal) {
+		return p.refused(ctx, seen(span), call, len(jobs), err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := expect(reply, 2+len(jobs), "enqueue"); err != nil {
+		return nil, err
+	}
+	p.clock.learn(time.Now(), number(reply[0]))
+	for i := range results {
+		results[i] = enqueuedOf(text(reply[2+i]))
+		results[i].now, results[i].incarnation = number(reply[0]), text(reply[1])
+	}
+	return results, nil
+}
+
+// enqueuedOf reads what the script says of one job.
+func enqueuedOf(said string) enqueued {
+	switch said {
+	case "full":
+		return enqueued{err: ErrFull}
+	case "late":
+		return enqueued{err: fmt.Errorf("%w: Redis answered too late", ErrUnavailable)}
+	}
+	return enqueued{id: said}
+}
+
+// trim returns the id up to which replies were read and may be forgotten, or "" where the latest trim is recent: it is not
+// worth the while for every reply.
+func (p *Producer) trim() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.read == "0" || time.Since(p.trimmed) < trimInterval {
+		return ""
+	}
+	p.trimmed = time.Now()
+	return p.read
+}
+
+// refused finds out what became of n jobs where Redis has answered with an error: it is out of memory, or loading, or a
+// replica. The call may have been sent twice, and the error be the answer to the second time.
+func (p *Producer) refused(ctx context.Context, seen, call string, n int, refusal error) ([]enqueued, error) {
+	known, err := p.config.Client.HGet(ctx, seen, call).Result()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return nil, errors.Join(refusal, err)
+	}
+	results := make([]enqueued, n)
+	outcomes := strings.Fields(known)
+	for i := range results {
+		if len(outcomes) == n {
+			results[i] = enqueuedOf(outcomes[i])
+		} else {
+			results[i].err = fmt.Errorf("%w: %w", ErrUnavailable, refusal)
+		}
+	}
+	return results, nil
+}
+
+func (p *Producer) sendWithdrawals(jobs [][2]string) ([]string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), p.config.Timeout)
+	defer cancel()
+	var args []any
+	for _, job := range jobs {
+		args = append(args, job[0], job[1])
+	}
+	reply, err := run(ctx, p.config.Client, p.scripts.withdraw, []string{p.keys.jobs, p.keys.withdrawn}, args)
+	if err != nil {
+		return nil, err
+	}
+	if err := expect(reply, len(jobs), "withdraw"); err != nil {
+		return nil, err
+	}
+	outcomes := make([]string, len(jobs))
+	for i := range outcomes {
+		outcomes[i] = text(reply[i])
+	}
+	return outcomes, nil
+}
