@@ -16,8 +16,15 @@ import (
 	"github.com/itscales/scales/internal/partition"
 )
 
-// patience bounds a history. One takes about a second; longer means that something hangs.
-const patience = time.Minute
+const (
+	// patience bounds a history. One takes about a second; longer means that something hangs.
+	patience = time.Minute
+
+	// reliefAfter is how long the processes of a history have to come to rest. Their leases and tombstones of a few
+	// milliseconds may all be too short on a machine that is busy: each render is then superseded by the next one, or
+	// comes too late, for ever. A process with long times takes their place.
+	reliefAfter = 10 * time.Second
+)
 
 // A history is a random course of events in a cache of its own: jobs that change the application and tell the cache, on
 // worker processes that pause and crash at every step. The seed repeats what is drawn, not how goroutines and Redis are
@@ -36,6 +43,7 @@ type history struct {
 	vague         bool          // a push may be replaced by a render that fails, without anybody being told
 	careless      bool          // what is pushed may be older than the change: readers may see it until a render has confirmed it
 
+	relief  atomic.Bool   // processes that start have long leases and tombstones
 	calm    atomic.Bool   // no more pauses and crashes
 	calmed  chan struct{} // closed then
 	crashes atomic.Int64  // how many are left
@@ -128,7 +136,7 @@ func (h *history) run(ctx context.Context) {
 		}
 	}
 	if !h.verdict.holds() {
-		h.verdict.notes = append(h.notes, h.changeLog(ctx)...)
+		h.verdict.notes = slices.Concat(h.notes, h.changeLog(ctx)) // who is still running goes on with notes
 	}
 }
 
@@ -162,6 +170,24 @@ func (h *history) start() *process {
 	p := newProcess(h, h.started)
 	h.processes = append(h.processes, p)
 	return p
+}
+
+// relieve replaces all processes by one with long times. What has failed often is due at once.
+func (h *history) relieve(ctx context.Context) {
+	h.note("all processes are replaced by one with long times")
+	h.mu.Lock()
+	for _, p := range h.processes {
+		p.kill()
+	}
+	h.mu.Unlock()
+	for number := range h.storeConfig.Partitions {
+		pending := partition.Prefix(h.storeConfig.Namespace, number) + "pending"
+		for _, key := range h.keys {
+			_ = h.client.ZAddXX(ctx, pending, redis.Z{Score: 1, Member: key}).Err() // else it is due later
+		}
+	}
+	h.relief.Store(true)
+	h.start()
 }
 
 // alive returns the preferred process if it lives, else another one, which may be new.
@@ -309,6 +335,8 @@ func (h *history) quiet(ctx context.Context) error {
 	h.alive(h.dice, nil) // somebody has to render what is pending
 	ticker := time.NewTicker(10 * time.Millisecond)
 	defer ticker.Stop()
+	relief := time.NewTimer(reliefAfter)
+	defer relief.Stop()
 	for {
 		busy := h.claimed.Load()
 		for number := range h.storeConfig.Partitions {
@@ -335,6 +363,8 @@ func (h *history) quiet(ctx context.Context) error {
 		h.mu.Unlock()
 		select {
 		case <-ticker.C:
+		case <-relief.C:
+			h.relieve(ctx)
 		case <-ctx.Done():
 			return fmt.Errorf("%d keys are busy: %w", busy, ctx.Err())
 		}

@@ -64,13 +64,16 @@ type process struct {
 
 func newProcess(h *history, number int) *process {
 	p := &process{history: h, number: number, dice: newDice(h.seed, uint64(number)+1000), killed: make(chan struct{})}
-	config := h.storeConfig
+	config, timeout := h.storeConfig, h.renderTimeout
+	if h.relief.Load() {
+		config.ClaimLease, config.TombstoneLife, timeout = time.Second, time.Minute, 10*time.Second
+	}
 	config.Client = &line{UniversalClient: h.client, process: p}
 	p.store = partition.New(config)
 	p.renderer = render.New(render.Config{
 		Store: p.store, App: http.HandlerFunc(p.serve), Rules: &canonical.Rules{}, Origin: &url.URL{Scheme: "http", Host: "localhost"},
 		Server: &http.Server{}, Mark: func(ctx context.Context) context.Context { return ctx },
-		Limit: 4, Timeout: h.renderTimeout, MaxEntry: 1 << 10, Lease: config.ClaimLease, Retry: config.ClaimLease / 2,
+		Limit: 4, Timeout: timeout, MaxEntry: 1 << 10, Lease: config.ClaimLease, Retry: config.ClaimLease / 2,
 		Logger: slog.New(slog.DiscardHandler), Outage: outage.New(slog.New(slog.DiscardHandler), "Redis"), Pause: p.at,
 	})
 	tending, untend := context.WithCancel(context.Background())
