@@ -1,6 +1,7 @@
-# Time for each fuzz target, and the number of histories of the property test.
+# Time for each fuzz target, the number of histories of the property test, and of writes of the mixed load.
 FUZZTIME ?= 60s
 HISTORIES ?= 10000
+WRITES ?= 20000
 
 .DEFAULT_GOAL := help
 
@@ -31,6 +32,10 @@ property: ## The fence under HISTORIES (10000) random histories
 .PHONY: soak
 soak: ## The fence under 100000 random histories
 	$(MAKE) property HISTORIES=100000
+
+.PHONY: load
+load: ## WRITES (20000) mixed writes and reads through many processes built with the race detector
+	go test ./internal/blackbox -count=1 -timeout 0 -v -run '^TestMixedLoad$$/^single$$' -writes $(WRITES) -race-build
 
 .PHONY: bench
 bench: ## The queue against a plain Redis list

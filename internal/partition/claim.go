@@ -91,25 +91,34 @@ type Due struct {
 	Position
 }
 
-// Next claims up to n pending keys that are due, and puts keys back whose claim has expired.
-func (p *Partition) Next(ctx context.Context, token string, n int) ([]Due, error) {
+// Next claims up to n pending keys that are due, and puts keys back whose claim has expired. It also returns the claims
+// that the process had before: those whose token begins like this one, up to and with the last '-'.
+func (p *Partition) Next(ctx context.Context, token string, n int) (due, mine []Due, err error) {
+	ctx, cancel := context.WithTimeout(ctx, p.store.config.Timeout)
+	defer cancel()
 	reply, err := p.run(ctx, p.store.scripts.next, []string{p.names.pending, p.names.running, p.names.claims, p.names.failing}, p.lease(), token, n)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if len(reply) < 2 || len(reply)%2 != 0 {
-		return nil, fmt.Errorf("next script: %d values", len(reply))
+	if len(reply) < 3 || len(reply)%2 != 1 {
+		return nil, nil, fmt.Errorf("next script: %d values", len(reply))
+	}
+	claimed, _ := reply[2].(int64)
+	if claimed < 0 || 3+2*claimed > int64(len(reply)) {
+		return nil, nil, fmt.Errorf("next script: %d values for %d claims", len(reply), claimed)
 	}
 	p.learn(text(reply[0]), text(reply[1]))
-	var due []Due
-	for i := 2; i < len(reply); i += 2 {
-		due = append(due, Due{text(reply[i]), Position{text(reply[0]), text(reply[i+1])}})
+	var all []Due
+	for i := 3; i < len(reply); i += 2 {
+		all = append(all, Due{text(reply[i]), Position{text(reply[0]), text(reply[i+1])}})
 	}
-	return due, nil
+	return all[:claimed:claimed], all[claimed:], nil
 }
 
 // Renew prolongs the leases of claims that are still held.
 func (p *Partition) Renew(ctx context.Context, held []Due) error {
+	ctx, cancel := context.WithTimeout(ctx, p.store.config.Timeout)
+	defer cancel()
 	args := []any{p.lease()}
 	for _, h := range held {
 		args = append(args, h.Key, h.Ticket)

@@ -192,8 +192,11 @@ return reply
 // nextScript puts the keys of expired claims back to pending and claims pending keys that are due.
 //
 //	KEYS[2] pending   KEYS[3] running   KEYS[4] claims   KEYS[5] failing
-//	ARGV[4] lease in µs   ARGV[5] token   ARGV[6] how many at most
-//	returns {incarnation, a ticket of this moment, then for each claimed key: key, ticket}
+//	ARGV[4] lease in µs   ARGV[5] token: process, '-' and what makes it unique   ARGV[6] how many at most
+//	returns {incarnation, a ticket of this moment, n, then for each of the n keys that were claimed: key, ticket; then for
+//	each key that the process had claimed before: key, ticket}
+//
+// The last part shows a process the claims that were granted to a call which it had given up, or which was sent twice.
 //
 // The first time a claim of a key expires, the key is due at once, for somebody may wait for it. After that it backs off,
 // by up to sixteen leases: its render may be what ends one process after the other. A key that is due later than any delay
@@ -201,7 +204,8 @@ return reply
 const nextScript = `
 local failing = KEYS[5]
 local lease, most = tonumber(ARGV[4]), tonumber(ARGV[6])
-local reply = {incarnation, tick()}
+local reply = {incarnation, tick(), 0}
+local mine = {}
 local function expire(key)
   local before = string.match(redis.call('HGET', failing, key) or '', '^%d+ (%d+)')
   local count = tonumber(before or '0') + 1
@@ -217,16 +221,27 @@ for _, key in ipairs(redis.call('ZRANGEBYSCORE', running, fixed(now + 100 * leas
 for _, key in ipairs(redis.call('ZRANGEBYSCORE', pending, fixed(now + 120000000 + 100 * lease), '+inf', 'LIMIT', 0, 100)) do
   redis.call('ZADD', pending, fixed(now), key)
 end
-if most == 0 then return reply end
-for _, key in ipairs(redis.call('ZRANGEBYSCORE', pending, '-inf', fixed(now), 'LIMIT', 0, most)) do
-  local until_ = redis.call('ZSCORE', running, key)
-  if until_ then
-    redis.call('ZADD', pending, until_, key)
-  else
-    reply[#reply + 1] = key
-    reply[#reply + 1] = grant(key, ARGV[5], lease)
+local process = string.match(ARGV[5], '^.*%-') or ' '
+local held = redis.call('HGETALL', claims)
+for i = 1, #held, 2 do
+  if string.sub(held[i + 1], 22, 21 + #process) == process then
+    mine[#mine + 1] = held[i]
+    mine[#mine + 1] = string.sub(held[i + 1], 1, 20)
   end
 end
+if most > 0 then
+  for _, key in ipairs(redis.call('ZRANGEBYSCORE', pending, '-inf', fixed(now), 'LIMIT', 0, most)) do
+    local until_ = redis.call('ZSCORE', running, key)
+    if until_ then
+      redis.call('ZADD', pending, until_, key)
+    else
+      reply[3] = reply[3] + 1
+      reply[#reply + 1] = key
+      reply[#reply + 1] = grant(key, ARGV[5], lease)
+    end
+  end
+end
+for _, value in ipairs(mine) do reply[#reply + 1] = value end
 return reply
 `
 

@@ -29,7 +29,7 @@ import (
 	"github.com/itscales/scales/internal/partition"
 )
 
-// Config shapes a Renderer. Every field is required but Pause.
+// Config shapes a Renderer. Every field is required but Pause and Guards.
 type Config struct {
 	Store    *partition.Store
 	App      http.Handler
@@ -45,6 +45,14 @@ type Config struct {
 	Logger   *slog.Logger                                     //
 	Outage   *outage.Log                                      // of Redis
 	Pause    func(ctx context.Context, at Moment, key string) // called at every step; tests use it to crash and to wait
+
+	Guards Guards
+}
+
+// Guards switches single safeguards off. Only tests do that, to see the violation that the safeguard prevents.
+type Guards struct {
+	// NoAdoption leaves claims to their leases that were granted to calls which were given up.
+	NoAdoption bool
 }
 
 // A Moment is a place in the life of a render at which a test may interfere.

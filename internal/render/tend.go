@@ -11,6 +11,10 @@ import (
 // tendInterval is how often a process looks for pending keys that nobody waits for.
 const tendInterval = 500 * time.Millisecond
 
+// adoptAfter is how long a claim may be ours in Redis without being held before it is taken in hand. What is granted to a
+// call of ours is not held before the answer is here; for longer than that it was granted to a call that we gave up.
+const adoptAfter = 500 * time.Millisecond
+
 // Kick makes Tend look for pending keys now.
 func (r *Renderer) Kick() {
 	select {
@@ -26,8 +30,9 @@ func (r *Renderer) Tend(ctx, patience context.Context) {
 	ticker := time.NewTicker(tendInterval)
 	defer ticker.Stop()
 	busy := make(chan struct{}, max(1, r.config.Limit/2))
+	strays := make(map[partition.Due]time.Time)
 	for round := 0; ; round++ {
-		if r.tendOnce(ctx, busy, round) {
+		if r.tendOnce(ctx, busy, strays, round) {
 			select { // there may be more: go on as soon as there is room
 			case busy <- struct{}{}:
 				<-busy
@@ -52,8 +57,8 @@ func (r *Renderer) Tend(ctx, patience context.Context) {
 }
 
 // tendOnce claims as many due keys as there is room for, beginning with another partition in each round, and reports
-// whether there may be more.
-func (r *Renderer) tendOnce(ctx context.Context, busy chan struct{}, round int) (more bool) {
+// whether there may be more. strays are claims that are ours but not held, and since when.
+func (r *Renderer) tendOnce(ctx context.Context, busy chan struct{}, strays map[partition.Due]time.Time, round int) (more bool) {
 	if !r.enter() {
 		return false
 	}
@@ -66,10 +71,13 @@ func (r *Renderer) tendOnce(ctx context.Context, busy chan struct{}, round int) 
 		p := partitions[(i+round)%len(partitions)]
 		// What could not begin to be rendered at once is left to others.
 		free := max(0, min(cap(busy)-len(busy), cap(r.slots)-len(r.slots)))
-		due, err := p.Next(ctx, r.nextToken(), free)
+		due, mine, err := p.Next(ctx, r.nextToken(), free)
 		if err != nil {
 			r.config.Logger.Debug("scales: pending keys could not be read", "error", err)
 			return false
+		}
+		if !r.config.Guards.NoAdoption {
+			due = append(due, r.adopt(p, mine, strays)...)
 		}
 		for _, d := range due {
 			busy <- struct{}{}
@@ -78,9 +86,40 @@ func (r *Renderer) tendOnce(ctx context.Context, busy chan struct{}, round int) 
 				r.renderDue(p, d)
 			})
 		}
-		more = more || len(due) > 0 && len(due) == free
+		more = more || len(due) > 0 && len(due) >= free
 	}
 	return more
+}
+
+// adopt returns those of our claims of a partition that have strayed for long enough to be taken in hand.
+//
+//	we: claim k; no answer in time; Redis has only been slow to read it
+//	we: claim k again; granted; we render and commit
+//	Redis: carries the first call out: k is claimed, for nobody, until its lease ends
+func (r *Renderer) adopt(p *partition.Partition, mine []partition.Due, strays map[partition.Due]time.Time) (adopted []partition.Due) {
+	now := time.Now()
+	seen := make(map[partition.Due]bool, len(mine))
+	for _, claim := range mine {
+		if r.holds(claim) {
+			continue
+		}
+		seen[claim] = true
+		since, ok := strays[claim]
+		if !ok {
+			strays[claim] = now
+		} else if now.Sub(since) >= min(adoptAfter, r.config.Lease/4) {
+			adopted = append(adopted, claim)
+		}
+	}
+	for claim := range strays {
+		if r.config.Store.Of(claim.Key) == p && !seen[claim] {
+			delete(strays, claim)
+		}
+	}
+	for _, claim := range adopted {
+		delete(strays, claim)
+	}
+	return adopted
 }
 
 // renderDue renders a key that was claimed. Where its ticket is refused, the key is made pending again.
@@ -118,6 +157,13 @@ func (r *Renderer) hold(p *partition.Partition, due partition.Due) {
 		r.held.running = true
 		r.work.Go(r.renew)
 	}
+}
+
+func (r *Renderer) holds(due partition.Due) bool {
+	r.held.mu.Lock()
+	defer r.held.mu.Unlock()
+	_, ok := r.held.claims[due]
+	return ok
 }
 
 func (r *Renderer) release(op partition.Operation) {
