@@ -38,7 +38,9 @@ func (e *echo) EvalSha(ctx context.Context, sha string, keys []string, args ...a
 	switch {
 	case e.echoed || !strings.HasSuffix(keys[len(keys)-1], e.key):
 	case strings.HasSuffix(keys[4], ":failing"):
-		e.claim = func() { e.echoed = e.UniversalClient.EvalSha(context.WithoutCancel(ctx), sha, keys, args...).Err() == nil }
+		e.claim = func() {
+			e.echoed = e.UniversalClient.EvalSha(context.WithoutCancel(ctx), sha, keys, args...).Err() == nil
+		}
 	case strings.HasSuffix(keys[1], ":index") && e.claim != nil:
 		e.claim()
 	}
