@@ -99,6 +99,12 @@ func (f *cacheFirst) change(w http.ResponseWriter, r *http.Request) {
 		problem.Misconfigured("CacheFirst wraps a single route: it needs the option RenderThrough").Write(w, r)
 		return
 	}
+	if f.single && parameterized(r) {
+		const reason = "CacheFirst wraps a router below a route with a parameter: it needs the option RenderThrough"
+		f.cache.config.logger.Error("scales: "+reason, "path", r.URL.Path)
+		problem.Misconfigured(reason).Write(w, r)
+		return
+	}
 	f.noteMount(r)
 	f.start.Do(f.tend)
 	writer := newJobWriter(f.cache)
@@ -125,8 +131,9 @@ func (f *cacheFirst) change(w http.ResponseWriter, r *http.Request) {
 	writeBody(w, r, result.Status, result.Body)
 }
 
-// pay does what a request owes to the cache, also when its client has left. Where Redis is away it is done when Redis
-// is back, if this process lives that long; the response does not wait for it.
+// pay does what a request owes to the cache, also when its client has left. Where Redis is away, renders are made when
+// Redis is back, if this process lives that long; the response does not wait for them. What it has pushed to stay,
+// and what is to be made pending, is lost then, and logged.
 func (f *cacheFirst) pay(ctx context.Context, owed step.Owed) {
 	patience := f.patience
 	if f.cache.outage.Away() {
@@ -139,11 +146,11 @@ func (f *cacheFirst) pay(ctx context.Context, owed step.Owed) {
 			f.cache.config.logger.Error("scales: keys could not be made pending; the cache may have drifted", "error", err)
 		}
 	}
-	err := f.renderer.Stamp(ctx, &owed.Work)
-	if err == nil {
-		_, err = f.renderer.Perform(ctx, owed.Work)
+	if err := f.renderer.Stamp(ctx, &owed.Work); err != nil {
+		f.cache.config.logger.Error("scales: what a request has pushed is rendered instead: it could not be ordered", "error", err)
+		owed.Work = owed.Work.Rendered()
 	}
-	if err != nil {
+	if _, err := f.renderer.Perform(ctx, owed.Work); err != nil {
 		f.cache.config.logger.Error("scales: what a request owes could not be done; the cache may have drifted", "error", err)
 	}
 }
@@ -198,6 +205,16 @@ func pathOf(r *http.Request) string {
 		return r.URL.RawPath
 	}
 	return r.URL.Path
+}
+
+// parameterized reports whether a part of the path that a router has read before the request came here is a parameter. A
+// handler may ask for it, and a render could not say.
+func parameterized(r *http.Request) bool {
+	if strings.Contains(r.Pattern, "{") && !strings.HasSuffix(r.Pattern, "/{$}") {
+		return true
+	}
+	c := chi.RouteContext(r.Context())
+	return c != nil && strings.Contains(strings.Join(c.RoutePatterns, ""), "{")
 }
 
 // routed reports whether a router has chosen a single route for the request before it came here. Patterns of many routes

@@ -93,7 +93,7 @@ func TestCacheFirstInARouterOfChi(t *testing.T) {
 	}
 }
 
-func TestCacheFirstAroundASingleRouteIsRefused(t *testing.T) {
+func TestCacheFirstWhereItCannotRenderIsRefused(t *testing.T) {
 	ran := false
 	app := handler(func(w http.ResponseWriter, r *http.Request) { ran = true })
 	cache := newCache(t, redistest.StartEmbedded(t).Client(t))
@@ -103,6 +103,15 @@ func TestCacheFirstAroundASingleRouteIsRefused(t *testing.T) {
 	mux := http.NewServeMux()
 	mux.Handle("POST /books", scales.CacheFirst(cache)(app))
 	embedded(t, cache, mux).send("POST", "/books", "").problem(t, 500, "misconfigured")
+	tenants := chi.NewRouter()
+	tenants.Route("/{tenant}", func(r chi.Router) {
+		r.Use(scales.CacheFirst(cache))
+		r.Handle("/*", app)
+	})
+	embedded(t, cache, tenants).send("POST", "/acme/books", "").problem(t, 500, "misconfigured")
+	mux = http.NewServeMux()
+	mux.Handle("/{tenant}/", scales.CacheFirst(cache)(app))
+	embedded(t, cache, mux).send("POST", "/acme/books", "").problem(t, 500, "misconfigured")
 	if ran {
 		t.Error("the handler ran")
 	}

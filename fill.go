@@ -51,8 +51,8 @@ func Keys(keys ...string) iter.Seq2[string, error] {
 //
 // The cache is marked only if no key has failed; otherwise the error is ErrFillIncomplete. A key that was refused is not a
 // failure, and neither is an entry that the application cannot render because it was pushed. The fill ends early, with the
-// report so far, when ctx ends, when the sequence yields an error, or when Redis has lost the cache meanwhile
-// (ErrNotFilled). What it has stored remains.
+// report so far, when ctx ends or when the sequence yields an error. Where Redis has lost the cache meanwhile, that shows
+// at the end, and the error is ErrNotFilled. What it has stored remains.
 func (w *Worker) Fill(ctx context.Context, keys iter.Seq2[string, error], opts ...FillOption) (FillReport, error) {
 	config := fillConfig{parallel: 4 * w.config.render.concurrency}
 	for _, o := range opts {

@@ -124,7 +124,9 @@ func MaxEntrySize(bytes int) CacheOption {
 }
 
 // MaxEntries limits how many entries each partition may have for requests to bring further ones into being, and how many
-// keys may be pending. The entries of Fill and Push are not limited by it. Default 10,000,000.
+// keys may be pending. The entries of Fill and Push, and those that a handler names and that its worker renders before the
+// reply, are not limited by it; what is rendered later is, because nobody knows any more who has brought it up. Default
+// 10,000,000.
 func MaxEntries(n int) CacheOption {
 	return cacheOption(func(c *cacheConfig) { c.maxEntries = n })
 }

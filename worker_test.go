@@ -574,3 +574,35 @@ func TestThousandsOfUpdatesAreRenderedWithoutPauses(t *testing.T) {
 	}
 	t.Logf("%d renders in %v", renders.Load(), time.Since(began))
 }
+
+// A request that fails has its target rendered, for it may have changed something. Who sends many of them for pages that
+// nobody knows must not fill the cache.
+func TestFailedRequestsBringUpABoundedNumberOfEntries(t *testing.T) {
+	const most, requests = 3, 12
+	rdb, namespace := redistest.StartEmbedded(t).Client(t), redistest.Namespace(t)
+	var mu sync.Mutex
+	rendered := make(map[string]bool)
+	app := &pages{
+		change: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) },
+		page: func(w http.ResponseWriter, r *http.Request) {
+			mu.Lock()
+			defer mu.Unlock()
+			rendered[r.URL.Path] = true
+		},
+	}
+	s := start(t, rdb, app, setup{cache: []scales.CacheOption{scales.Namespace(namespace), scales.MaxEntries(most)}})
+	for i := range requests {
+		s.send("POST", fmt.Sprint("/", i), "")
+	}
+	for busy := int64(1); busy > 0; {
+		busy = 0
+		for _, name := range []string{"pending", "running"} {
+			busy += must(rdb.ZCard(t.Context(), "{"+namespace+":0}:"+name).Result())(t)
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if n := must(s.cache.Len(t.Context()))(t); n > most || len(rendered) <= most {
+		t.Errorf("%d entries after renders of %d pages, the limit is %d", n, len(rendered), most)
+	}
+}

@@ -158,7 +158,7 @@ func (o *ours) serve(ctx context.Context, d *jobqueue.Delivery) {
 
 // stillOurs reports whether nobody has taken the job over before it runs.
 func (o *ours) stillOurs(ctx context.Context, d *jobqueue.Delivery) bool {
-	if o.consumer.SinceBeat() < 2*o.consumer.BeatInterval() {
+	if o.consumer.Keeps(d) {
 		return true
 	}
 	loaded, err := o.consumer.Load(ctx, d.StreamID)

@@ -25,6 +25,7 @@ type Delivery struct {
 	StreamID   string
 	Deliveries int64
 	Consumer   string
+	asked      time.Time // when the call was sent that brought it
 
 	// Decided is true for a job of a dead worker whose application had answered. Owed is what it left to do.
 	Decided bool
@@ -51,6 +52,7 @@ type Consumer struct {
 	id     string    // changes when the worker was taken for dead
 	doubt  bool      // jobs may be ours that are not in hand
 	beatAt time.Time // when the latest heartbeat that arrived was sent
+	steady time.Time // since when heartbeats have followed each other within a lease, under the present id
 
 	observations map[string]observation // of the beat loop only
 	lookedAt     time.Time
@@ -89,7 +91,7 @@ func (c *Consumer) Now() int64 {
 
 // Fetch waits for up to n jobs that nobody had. It returns none after a while without any.
 func (c *Consumer) Fetch(ctx context.Context, n int) ([]*Delivery, error) {
-	id := c.ID()
+	id, asked := c.ID(), time.Now()
 	// go-redis waits for the answer to a blocking call for ten seconds longer than that may take.
 	ctx, cancel := context.WithTimeout(ctx, FetchBlock+c.config.Timeout)
 	defer cancel()
@@ -109,7 +111,7 @@ func (c *Consumer) Fetch(ctx context.Context, n int) ([]*Delivery, error) {
 	var deliveries []*Delivery
 	for _, stream := range streams {
 		for _, m := range stream.Messages {
-			d := &Delivery{StreamID: m.ID, Deliveries: 1, Consumer: id}
+			d := &Delivery{StreamID: m.ID, Deliveries: 1, Consumer: id, asked: asked}
 			d.fill(func(name string) string { return text(m.Values[name]) })
 			deliveries = append(deliveries, d)
 		}

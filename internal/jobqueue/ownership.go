@@ -55,13 +55,16 @@ func (c *Consumer) beatAndTakeOver(ctx context.Context, now time.Time) (owned in
 	return owned, nil
 }
 
-// SinceBeat returns how long ago the latest heartbeat was sent that arrived. For less than a lease nobody has taken over
-// our jobs.
-func (c *Consumer) SinceBeat() time.Duration {
+// Keeps reports whether a job is surely still the consumer's: since it was asked for, the consumer has the same name, and
+// its heartbeats have followed each other so closely that nobody can have seen them stand still for a lease.
+func (c *Consumer) Keeps(d *Delivery) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return time.Since(c.beatAt)
+	return d.Consumer == c.id && !d.asked.Before(c.steady) && time.Since(c.beatAt) < c.steadiness()
 }
+
+// steadiness is how long after a heartbeat was sent nobody takes jobs over; clocks may run at different speeds.
+func (c *Consumer) steadiness() time.Duration { return c.lease * 3 / 4 }
 
 // beat returns the records of the other consumers, "" for one that has jobs but no record, and how many jobs we own.
 func (c *Consumer) beat(ctx context.Context, join bool) (others map[string]string, owned int, err error) {
@@ -89,6 +92,9 @@ func (c *Consumer) beat(ctx context.Context, join bool) (others map[string]strin
 		return c.beat(ctx, true)
 	}
 	c.mu.Lock()
+	if join || time.Since(c.beatAt) >= c.steadiness() {
+		c.steady = sent
+	}
 	c.beatAt = sent
 	c.mu.Unlock()
 	others = make(map[string]string)
@@ -205,7 +211,7 @@ func (c *Consumer) Load(ctx context.Context, ids ...string) ([]*Delivery, error)
 func (c *Consumer) loadPage(ctx context.Context, ids []string) ([]*Delivery, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.config.Timeout)
 	defer cancel()
-	consumer := c.ID()
+	consumer, asked := c.ID(), time.Now()
 	args := []any{consumer}
 	for _, id := range ids {
 		args = append(args, id)
@@ -231,7 +237,7 @@ func (c *Consumer) loadPage(ctx context.Context, ids []string) ([]*Delivery, err
 		for i := 0; i+1 < len(pairs); i += 2 {
 			fields[text(pairs[i])] = text(pairs[i+1])
 		}
-		d := &Delivery{StreamID: ids[i], Deliveries: number(job[0]), Consumer: consumer}
+		d := &Delivery{StreamID: ids[i], Deliveries: number(job[0]), Consumer: consumer, asked: asked}
 		d.fill(func(name string) string { return fields[name] })
 		d.Decided, d.Owed = number(job[2]) == 1, text(job[3])
 		page[i] = d

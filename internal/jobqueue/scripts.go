@@ -222,7 +222,8 @@ return reply
 //	KEYS[1] jobs   KEYS[2] held (hash: stream id to reply)   KEYS[3] owed (hash: stream id to what is owed)
 //	KEYS[4] dead (stream)   KEYS[5] statistics (hash)   KEYS[6…] streams of replies
 //	ARGV[1] the worker   ARGV[2] retention of replies in ms   ARGV[3] how many dead letters are kept
-//	ARGV[4…] for each job: kind, stream id, deliveries, job id, index in KEYS of its stream of replies, first, second
+//	ARGV[4] oldest and ARGV[5] newest stream id of the jobs
+//	ARGV[6…] for each job: kind, stream id, deliveries, job id, index in KEYS of its stream of replies, first, second
 //
 //	decide    the application has answered: first is the reply, to be held; second is what is owed before its release
 //	release   the held reply is sent, the job acknowledged
@@ -230,7 +231,7 @@ return reply
 //	bury      the job becomes a dead letter: first is the reply, second the reason
 //	lose      the same for one that may have been carried out: the cache may have drifted from the application
 //
-//	returns for each job 'ok', or 'gone' if the worker does not own it (any more)
+//	returns the indexes, from 0, of the jobs that the worker does not own (any more)
 const settleScript = `
 local jobs, held, owed, dead, statistics = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local worker = ARGV[1]

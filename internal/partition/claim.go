@@ -91,28 +91,40 @@ type Due struct {
 	Position
 }
 
-// Next claims up to n pending keys that are due, and puts keys back whose claim has expired. It also returns the claims
-// that the process had before: those whose token begins like this one, up to and with the last '-'.
-func (p *Partition) Next(ctx context.Context, token string, n int) (due, mine []Due, err error) {
+// A Held is a claim as Redis has it.
+type Held struct {
+	Due
+	Token string
+}
+
+// Next claims up to n pending keys that are due, and puts keys back whose claim has expired. If look is set, it also
+// returns the claims that the process had before: those whose token begins like this one, up to and with the last '-'.
+func (p *Partition) Next(ctx context.Context, token string, n int, look bool) (due []Due, mine []Held, err error) {
 	ctx, cancel := context.WithTimeout(ctx, p.store.config.Timeout)
 	defer cancel()
-	reply, err := p.run(ctx, p.store.scripts.next, []string{p.names.pending, p.names.running, p.names.claims, p.names.failing}, p.lease(), token, n)
+	flag := ""
+	if look {
+		flag = "1"
+	}
+	keys := []string{p.names.pending, p.names.running, p.names.claims, p.names.failing}
+	reply, err := p.run(ctx, p.store.scripts.next, keys, p.lease(), token, n, flag)
 	if err != nil {
 		return nil, nil, err
 	}
-	if len(reply) < 3 || len(reply)%2 != 1 {
+	if len(reply) < 3 || len(reply)%3 != 0 {
 		return nil, nil, fmt.Errorf("next script: %d values", len(reply))
 	}
 	claimed, _ := reply[2].(int64)
-	if claimed < 0 || 3+2*claimed > int64(len(reply)) {
-		return nil, nil, fmt.Errorf("next script: %d values for %d claims", len(reply), claimed)
-	}
 	p.learn(text(reply[0]), text(reply[1]))
-	var all []Due
-	for i := 3; i < len(reply); i += 2 {
-		all = append(all, Due{text(reply[i]), Position{text(reply[0]), text(reply[i+1])}})
+	for i := 3; i < len(reply); i += 3 {
+		claim := Due{text(reply[i]), Position{text(reply[0]), text(reply[i+1])}}
+		if int64(len(due)) < claimed {
+			due = append(due, claim)
+		} else {
+			mine = append(mine, Held{claim, text(reply[i+2])})
+		}
 	}
-	return all[:claimed:claimed], all[claimed:], nil
+	return due, mine, nil
 }
 
 // Renew prolongs the leases of claims that are still held.

@@ -193,8 +193,9 @@ return reply
 //
 //	KEYS[2] pending   KEYS[3] running   KEYS[4] claims   KEYS[5] failing
 //	ARGV[4] lease in µs   ARGV[5] token: process, '-' and what makes it unique   ARGV[6] how many at most
-//	returns {incarnation, a ticket of this moment, n, then for each of the n keys that were claimed: key, ticket; then for
-//	each key that the process had claimed before: key, ticket}
+//	ARGV[7] '1' to see the claims of the process
+//	returns {incarnation, a ticket of this moment, n, then for each of the n keys that were claimed: key, ticket, token;
+//	then for each key that the process had claimed before: key, ticket, token}
 //
 // The last part shows a process the claims that were granted to a call which it had given up, or which was sent twice.
 //
@@ -221,12 +222,16 @@ for _, key in ipairs(redis.call('ZRANGEBYSCORE', running, fixed(now + 100 * leas
 for _, key in ipairs(redis.call('ZRANGEBYSCORE', pending, fixed(now + 120000000 + 100 * lease), '+inf', 'LIMIT', 0, 100)) do
   redis.call('ZADD', pending, fixed(now), key)
 end
-local process = string.match(ARGV[5], '^.*%-') or ' '
-local held = redis.call('HGETALL', claims)
-for i = 1, #held, 2 do
-  if string.sub(held[i + 1], 22, 21 + #process) == process then
-    mine[#mine + 1] = held[i]
-    mine[#mine + 1] = string.sub(held[i + 1], 1, 20)
+if ARGV[7] == '1' then
+  local process = string.match(ARGV[5], '^.*%-') or ' '
+  local held = redis.call('HGETALL', claims)
+  for i = 1, #held, 2 do
+    local token = string.sub(held[i + 1], 22)
+    if string.sub(token, 1, #process) == process then
+      mine[#mine + 1] = held[i]
+      mine[#mine + 1] = string.sub(held[i + 1], 1, 20)
+      mine[#mine + 1] = token
+    end
   end
 end
 if most > 0 then
@@ -238,6 +243,7 @@ if most > 0 then
       reply[3] = reply[3] + 1
       reply[#reply + 1] = key
       reply[#reply + 1] = grant(key, ARGV[5], lease)
+      reply[#reply + 1] = ARGV[5]
     end
   end
 end

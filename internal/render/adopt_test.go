@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -47,37 +48,62 @@ func (e *echo) EvalSha(ctx context.Context, sha string, keys []string, args ...a
 	return cmd
 }
 
-// performTwice renders a key whose claim is echoed after the render, and then again.
-func performTwice(t *testing.T, guards render.Guards) error {
+// renderer returns a renderer with long leases that looks after what is pending, and a count of its renders.
+func renderer(t *testing.T, rdb redis.UniversalClient, guards render.Guards) (*render.Renderer, *atomic.Int64) {
 	t.Helper()
-	rdb := &echo{UniversalClient: redistest.Shared(t), key: ":e:/a"}
 	store := partition.New(partition.Config{
 		Client: rdb, Namespace: redistest.Namespace(t), Partitions: 1, TombstoneLife: time.Minute, ClaimLease: time.Minute, LogLength: 1000,
 		MaxEntries: 1000, Timeout: 5 * time.Second,
 	})
-	defer store.Close()
+	renders := new(atomic.Int64)
+	app := func(w http.ResponseWriter, _ *http.Request) {
+		renders.Add(1)
+		_, _ = w.Write([]byte("a page"))
+	}
 	r := render.New(render.Config{
-		Store: store, App: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("a page")) }),
-		Rules: &canonical.Rules{}, Origin: &url.URL{Scheme: "http", Host: "localhost"}, Server: &http.Server{},
-		Mark:  func(ctx context.Context) context.Context { return ctx },
+		Store: store, App: http.HandlerFunc(app), Rules: &canonical.Rules{}, Origin: &url.URL{Scheme: "http", Host: "localhost"},
+		Server: &http.Server{}, Mark: func(ctx context.Context) context.Context { return ctx },
 		Limit: 4, Timeout: 5 * time.Second, MaxEntry: 1 << 10, Lease: time.Minute, Retry: time.Second,
 		Logger: slog.New(slog.DiscardHandler), Outage: outage.New(slog.New(slog.DiscardHandler), "Redis"), Guards: guards,
 	})
-	defer r.Close()
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	go r.Tend(ctx, ctx)
+	ctx, cancel := context.WithCancel(context.Background())
+	tended := make(chan struct{})
+	go func() {
+		defer close(tended)
+		r.Tend(ctx, ctx)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-tended
+		r.Close()
+		store.Close()
+	})
+	return r, renders
+}
+
+func needs(keys ...string) (work render.Work) {
+	for _, key := range keys {
+		work.Needs = append(work.Needs, render.Need{Key: key})
+	}
+	return work
+}
+
+// performTwice renders a key whose claim is echoed after the render, and then again.
+func performTwice(t *testing.T, guards render.Guards) error {
+	t.Helper()
+	rdb := &echo{UniversalClient: redistest.Shared(t), key: ":e:/a"}
+	r, _ := renderer(t, rdb, guards)
 	for _, key := range []string{"/the-scripts-are-loaded", "/a"} {
-		if _, err := r.Perform(ctx, render.Work{Needs: []render.Need{{Key: key}}}); err != nil {
+		if _, err := r.Perform(t.Context(), needs(key)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if !rdb.echoed {
 		t.Fatal("no claim came twice")
 	}
-	limited, cancel := context.WithTimeout(ctx, 6*time.Second)
+	limited, cancel := context.WithTimeout(t.Context(), 6*time.Second)
 	defer cancel()
-	_, err := r.Perform(limited, render.Work{Needs: []render.Need{{Key: "/a"}}})
+	_, err := r.Perform(limited, needs("/a"))
 	return err
 }
 
@@ -93,5 +119,31 @@ func TestWithoutAdoptionAClaimThatNobodyHoldsIsWaitedFor(t *testing.T) {
 	redistest.Require(t)
 	if err := performTwice(t, render.Guards{NoAdoption: true}); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("%v: it is not the adoption that ends the claim", err)
+	}
+}
+
+// slowClaims is a Redis whose answers to claims come late, but not too late.
+type slowClaims struct{ redis.UniversalClient }
+
+func (s slowClaims) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
+	cmd := s.UniversalClient.EvalSha(ctx, sha, keys, args...)
+	if len(keys) > 5 && strings.HasSuffix(keys[4], ":failing") && cmd.Err() == nil {
+		<-time.After(2 * time.Second) // four looks for strays
+	}
+	return cmd
+}
+
+func TestAClaimWhoseAnswerIsOnItsWayIsNotTakenForAStray(t *testing.T) {
+	redistest.Require(t)
+	r, renders := renderer(t, slowClaims{redistest.Shared(t)}, render.Guards{})
+	if _, err := r.Perform(t.Context(), needs("/the-scripts-are-loaded")); err != nil {
+		t.Fatal(err)
+	}
+	before := renders.Load()
+	if _, err := r.Perform(t.Context(), needs("/a", "/b", "/c")); err != nil {
+		t.Fatal(err)
+	}
+	if n := renders.Load() - before; n != 3 {
+		t.Errorf("3 keys were rendered %d times", n)
 	}
 }

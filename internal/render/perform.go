@@ -3,6 +3,7 @@ package render
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,6 +25,17 @@ type Work struct {
 
 	// Writes are committed together with the renders. The ones that turn out to be superseded are rendered instead.
 	Writes []partition.Operation
+}
+
+// Rendered returns the work with renders in the place of its writes.
+func (w Work) Rendered() Work {
+	needs := slices.Clone(w.Needs)
+	for _, op := range w.Writes {
+		if !slices.ContainsFunc(needs, func(n Need) bool { return n.Key == op.Key }) {
+			needs = append(needs, Need{Key: op.Key})
+		}
+	}
+	return Work{Needs: needs}
 }
 
 const (
@@ -59,7 +71,7 @@ func (r *Renderer) Perform(ctx context.Context, work Work) ([]Result, error) {
 				case <-follow.done:
 				case <-r.stopped.Done():
 				}
-				r.pursue(f, partition.Claim{}, r.nextToken())
+				r.pursue(f, partition.Claim{}, r.asking())
 			})
 		}
 	}
@@ -186,16 +198,20 @@ func (r *Renderer) claimAndAsk(b *batchOf) {
 	}
 	wishes := make([]partition.Wish, len(b.leads))
 	for i, f := range b.leads {
-		wishes[i] = partition.Wish{Key: f.key, Token: r.nextToken()}
+		wishes[i] = partition.Wish{Key: f.key, Token: r.asking()}
 	}
 	claims, errs := b.partition.ClaimAll(r.stopped, wishes)
 	var granted []partition.Due
 	for i, f := range b.leads {
 		switch {
 		case errs[i] == nil && claims[i].Granted == partition.Claimed:
+			due := partition.Due{Key: f.key, Position: claims[i].Position}
 			b.mine = append(b.mine, f)
-			granted = append(granted, partition.Due{Key: f.key, Position: claims[i].Position})
+			granted = append(granted, due)
+			r.hold(b.partition, due)
+			r.asked(wishes[i].Token)
 		case errs[i] == nil && claims[i].Granted == partition.Pushed:
+			r.asked(wishes[i].Token)
 			r.share.land(f, Result{Key: f.key, State: Pushed})
 		default:
 			// After an error the claim is the zero one, and the pursuit asks again with the same token: the first
@@ -204,19 +220,18 @@ func (r *Renderer) claimAndAsk(b *batchOf) {
 			r.work.Go(func() { r.pursue(f, claim, token) })
 		}
 	}
-	b.operations, b.results = r.askAll(b.partition, granted)
+	b.operations, b.results = r.askAll(granted)
 	for i, f := range b.mine {
 		b.operations[i].Limited = f.limited
 	}
 }
 
-// askAll renders claimed keys, as many at once as there are slots.
-func (r *Renderer) askAll(p *partition.Partition, granted []partition.Due) ([]partition.Operation, []Result) {
+// askAll renders keys whose claims are held, as many at once as there are slots.
+func (r *Renderer) askAll(granted []partition.Due) ([]partition.Operation, []Result) {
 	operations, results := make([]partition.Operation, len(granted)), make([]Result, len(granted))
 	indexes := make([]int, len(granted))
 	for i := range indexes {
 		indexes[i] = i
-		r.hold(p, granted[i])
 	}
 	each(indexes, func(i int) {
 		r.pause(AfterClaim, granted[i].Key)
@@ -263,7 +278,7 @@ func (r *Renderer) commitBatch(b *batchOf) (superseded []Need) {
 		case err != nil:
 			r.share.land(f, Result{f.key, Failed, err.Error()})
 		case commit.Outcomes[i].Again():
-			r.work.Go(func() { r.pursue(f, partition.Claim{}, r.nextToken()) })
+			r.work.Go(func() { r.pursue(f, partition.Claim{}, r.asking()) })
 		default:
 			r.share.land(f, r.conclude(b.results[i], commit.Outcomes[i]))
 		}
@@ -347,6 +362,7 @@ func (r *Renderer) conclude(result Result, outcome partition.Outcome) Result {
 //	A: commits with ticket 7; k is due       B: sees that, claims with need 8: 7 does not show what B needs
 //	B or a third: claims k, ticket 9         if it is a third, B is busy again, and done when it has committed
 func (r *Renderer) pursue(f *flight, claim partition.Claim, token string) {
+	defer func() { r.asked(token) }()
 	r.share.seal(f)
 	p := r.config.Store.Of(f.key)
 	need := ""
@@ -359,14 +375,16 @@ func (r *Renderer) pursue(f *flight, claim partition.Claim, token string) {
 			missed = r.await(p, f.key, claim.Tail, missed)
 		case partition.Claimed:
 			due := partition.Due{Key: f.key, Position: claim.Position}
-			operations, results := r.askAll(p, []partition.Due{due})
+			r.hold(p, due)
+			r.asked(token)
+			operations, results := r.askAll([]partition.Due{due})
 			operations[0].Limited = f.limited
 			commit, err := r.commit(p, operations)
 			r.release(operations[0])
 			r.pause(AfterCommit, f.key)
 			if err == nil && commit.Outcomes[0].Again() && tries < attempts {
 				tries++
-				token, need = r.nextToken(), ""
+				token, need = r.asking(), ""
 				break
 			}
 			if err != nil || commit.Outcomes[0].Again() {

@@ -92,7 +92,7 @@ func New(config Config) *Renderer {
 		config: config, token: rand.Text(), slots: make(chan struct{}, config.Limit), kick: make(chan struct{}, 1),
 	}
 	r.share.flights = make(map[string]*pair)
-	r.held.claims = make(map[partition.Due]heldClaim)
+	r.held.claims, r.held.asking = make(map[partition.Due]heldClaim), make(map[string]bool)
 	r.stopped, r.stop = context.WithCancel(context.Background())
 	return r
 }

@@ -1,7 +1,6 @@
 package render
 
 import (
-	"strconv"
 	"sync"
 )
 
@@ -76,9 +75,4 @@ func (s *share) land(f *flight, result Result) {
 	}
 	f.result = result
 	close(f.done)
-}
-
-// nextToken names a claim, so that one that is sent twice is granted once.
-func (r *Renderer) nextToken() string {
-	return r.token + "-" + strconv.FormatUint(r.claims.Add(1), 36)
 }

@@ -2,6 +2,9 @@ package render
 
 import (
 	"context"
+	"maps"
+	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -10,10 +13,6 @@ import (
 
 // tendInterval is how often a process looks for pending keys that nobody waits for.
 const tendInterval = 500 * time.Millisecond
-
-// adoptAfter is how long a claim may be ours in Redis without being held before it is taken in hand. What is granted to a
-// call of ours is not held before the answer is here; for longer than that it was granted to a call that we gave up.
-const adoptAfter = 500 * time.Millisecond
 
 // Kick makes Tend look for pending keys now.
 func (r *Renderer) Kick() {
@@ -30,9 +29,12 @@ func (r *Renderer) Tend(ctx, patience context.Context) {
 	ticker := time.NewTicker(tendInterval)
 	defer ticker.Stop()
 	busy := make(chan struct{}, max(1, r.config.Limit/2))
-	strays := make(map[partition.Due]time.Time)
+	strays := make(map[partition.Held]bool)
+	look := true
 	for round := 0; ; round++ {
-		if r.tendOnce(ctx, busy, strays, round) {
+		more := r.tendOnce(ctx, busy, strays, look, round)
+		look = false
+		if more {
 			select { // there may be more: go on as soon as there is room
 			case busy <- struct{}{}:
 				<-busy
@@ -42,6 +44,7 @@ func (r *Renderer) Tend(ctx, patience context.Context) {
 		}
 		select {
 		case <-ticker.C:
+			look = true
 		case <-r.kick:
 		case <-ctx.Done():
 			for range cap(busy) {
@@ -57,8 +60,8 @@ func (r *Renderer) Tend(ctx, patience context.Context) {
 }
 
 // tendOnce claims as many due keys as there is room for, beginning with another partition in each round, and reports
-// whether there may be more. strays are claims that are ours but not held, and since when.
-func (r *Renderer) tendOnce(ctx context.Context, busy chan struct{}, strays map[partition.Due]time.Time, round int) (more bool) {
+// whether there may be more. With look, it also takes strays in hand.
+func (r *Renderer) tendOnce(ctx context.Context, busy chan struct{}, strays map[partition.Held]bool, look bool, round int) (more bool) {
 	if !r.enter() {
 		return false
 	}
@@ -71,13 +74,18 @@ func (r *Renderer) tendOnce(ctx context.Context, busy chan struct{}, strays map[
 		p := partitions[(i+round)%len(partitions)]
 		// What could not begin to be rendered at once is left to others.
 		free := max(0, min(cap(busy)-len(busy), cap(r.slots)-len(r.slots)))
-		due, mine, err := p.Next(ctx, r.nextToken(), free)
+		token := r.asking()
+		due, mine, err := p.Next(ctx, token, free, look)
+		if look && err == nil && !r.config.Guards.NoAdoption {
+			due = append(due, r.adopt(p, mine, strays, free-len(due))...)
+		}
+		for _, d := range due {
+			r.hold(p, d)
+		}
+		r.asked(token)
 		if err != nil {
 			r.config.Logger.Debug("scales: pending keys could not be read", "error", err)
 			return false
-		}
-		if !r.config.Guards.NoAdoption {
-			due = append(due, r.adopt(p, mine, strays)...)
 		}
 		for _, d := range due {
 			busy <- struct{}{}
@@ -91,40 +99,38 @@ func (r *Renderer) tendOnce(ctx context.Context, busy chan struct{}, strays map[
 	return more
 }
 
-// adopt returns those of our claims of a partition that have strayed for long enough to be taken in hand.
+// adopt returns up to room of our claims of a partition that have strayed: nothing holds them, and no call asks for them.
+// A claim has to be seen twice: what the first answer shows may have come to its end while that was on its way.
 //
 //	we: claim k; no answer in time; Redis has only been slow to read it
 //	we: claim k again; granted; we render and commit
 //	Redis: carries the first call out: k is claimed, for nobody, until its lease ends
-func (r *Renderer) adopt(p *partition.Partition, mine []partition.Due, strays map[partition.Due]time.Time) (adopted []partition.Due) {
-	now := time.Now()
-	seen := make(map[partition.Due]bool, len(mine))
+//
+// strays are what was seen once, of all partitions.
+func (r *Renderer) adopt(p *partition.Partition, mine []partition.Held, strays map[partition.Held]bool, room int) (adopted []partition.Due) {
+	seen := make(map[partition.Held]bool, len(mine))
 	for _, claim := range mine {
-		if r.holds(claim) {
-			continue
-		}
-		seen[claim] = true
-		since, ok := strays[claim]
-		if !ok {
-			strays[claim] = now
-		} else if now.Sub(since) >= min(adoptAfter, r.config.Lease/4) {
-			adopted = append(adopted, claim)
+		switch {
+		case r.knows(claim):
+		case strays[claim] && len(adopted) < room:
+			adopted = append(adopted, claim.Due)
+		default:
+			seen[claim] = true
 		}
 	}
 	for claim := range strays {
-		if r.config.Store.Of(claim.Key) == p && !seen[claim] {
+		if r.config.Store.Of(claim.Key) == p {
 			delete(strays, claim)
 		}
 	}
-	for _, claim := range adopted {
-		delete(strays, claim)
-	}
+	maps.Copy(strays, seen)
 	return adopted
 }
 
 // renderDue renders a key that was claimed. Where its ticket is refused, the key is made pending again.
 func (r *Renderer) renderDue(p *partition.Partition, due partition.Due) {
-	operations, results := r.askAll(p, []partition.Due{due})
+	operations, results := r.askAll([]partition.Due{due})
+	operations[0].Limited = true // nobody knows who brought the key up
 	commit, err := r.commit(p, operations)
 	r.release(operations[0])
 	r.pause(AfterCommit, due.Key)
@@ -141,6 +147,7 @@ func (r *Renderer) renderDue(p *partition.Partition, due partition.Due) {
 type held struct {
 	mu      sync.Mutex
 	claims  map[partition.Due]heldClaim
+	asking  map[string]bool // tokens of calls whose answer may still come
 	running bool
 }
 
@@ -159,11 +166,28 @@ func (r *Renderer) hold(p *partition.Partition, due partition.Due) {
 	}
 }
 
-func (r *Renderer) holds(due partition.Due) bool {
+// asking names a claim, so that one that is sent twice is granted once, and notes that calls ask for claims with it, until asked.
+func (r *Renderer) asking() (token string) {
+	token = r.token + "-" + strconv.FormatUint(r.claims.Add(1), 36)
 	r.held.mu.Lock()
 	defer r.held.mu.Unlock()
-	_, ok := r.held.claims[due]
-	return ok
+	r.held.asking[token] = true
+	return token
+}
+
+// asked notes that no call asks with the token any more: what was granted is held.
+func (r *Renderer) asked(token string) {
+	r.held.mu.Lock()
+	defer r.held.mu.Unlock()
+	delete(r.held.asking, token)
+}
+
+// knows reports whether a claim of this process is held, or is being asked for.
+func (r *Renderer) knows(claim partition.Held) bool {
+	r.held.mu.Lock()
+	defer r.held.mu.Unlock()
+	_, ok := r.held.claims[claim.Due]
+	return ok || r.held.asking[claim.Token]
 }
 
 func (r *Renderer) release(op partition.Operation) {
@@ -195,10 +219,10 @@ func (r *Renderer) renew() {
 			}
 		}
 		r.held.mu.Unlock()
-		for p, claims := range old {
-			if err := p.Renew(r.stopped, claims); err != nil {
+		each(slices.Collect(maps.Keys(old)), func(p *partition.Partition) { // one that hangs does not keep the others waiting
+			if err := p.Renew(r.stopped, old[p]); err != nil {
 				r.config.Logger.Warn("scales: leases of renders could not be prolonged", "error", err)
 			}
-		}
+		})
 	}
 }

@@ -28,37 +28,55 @@ func (s *shift) serve(d *jobqueue.Delivery, reserved bool) {
 		return
 	}
 	request, target, err := parseJob(d)
-	switch {
-	case err != nil:
+	if err != nil {
 		s.bury(d, nil, problem.WorkerDied(), err.Error())
-	case !d.First() && !(step.Idempotent(request.Method) && s.Consumer.Now() < d.Deadline):
+		return
+	}
+	if s.isOver(d, request, target) {
+		return
+	}
+	if !reserved {
+		select {
+		case s.slots <- struct{}{}:
+			defer release()
+		case <-s.ended.Done():
+			return
+		}
+		if s.isOver(d, request, target) { // the slot came late
+			return
+		}
+	}
+	if !s.Guards.NoLook && !s.stillOurs(d) {
+		return
+	}
+	reply, owed := s.execute(d, request, target)
+	if s.ended.Err() != nil {
+		return // the handler was told to end: what it has answered then is not the answer
+	}
+	release() // a job that waits for renders holds no slot
+	s.settle(d, reply, owed)
+}
+
+// isOver ends a job that may not be run, or not any more.
+func (s *shift) isOver(d *jobqueue.Delivery, request *message.Request, target *url.URL) bool {
+	late := s.Consumer.Now() > d.Deadline
+	switch {
+	case !d.First() && (late || !step.Idempotent(request.Method)):
 		s.bury(d, s.targetOf(request, target), problem.WorkerDied(), "its worker died and it may not be repeated")
-	case d.First() && s.Consumer.Now() > d.Deadline:
+	case late:
 		reply := problem.Expired().Response()
 		reply.Header.Set("Retry-After", "1")
 		s.finish(d, reply)
 	default:
-		if !reserved {
-			select {
-			case s.slots <- struct{}{}:
-				defer release()
-			case <-s.ended.Done():
-				return
-			}
-		}
-		if !s.stillOurs(d) {
-			return
-		}
-		reply, owed := s.execute(d, request, target)
-		release() // a job that waits for renders holds no slot
-		s.settle(d, reply, owed)
+		return false
 	}
+	return true
 }
 
 // stillOurs reports whether nobody has taken the job over before its handler begins: a worker that was stopped for longer
 // than its lease must not run what another has run and answered.
 func (s *shift) stillOurs(d *jobqueue.Delivery) bool {
-	if s.Consumer.SinceBeat() < s.Consumer.BeatInterval()*2 {
+	if s.Consumer.Keeps(d) {
 		return true
 	}
 	return s.retry(d, "look whether it is ours", func() (bool, error) {

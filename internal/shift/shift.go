@@ -59,6 +59,9 @@ type Guards struct {
 	// EarlyLook looks at a job that is owned before it is taken in hand, not after.
 	EarlyLook bool
 
+	// NoLook runs a job without a look whether it was taken over while it waited for a slot.
+	NoLook bool
+
 	// NoLongDoubt looks for jobs of a failed fetch once, not for as long as the fetch may take them.
 	NoLongDoubt bool
 }

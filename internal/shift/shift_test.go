@@ -31,6 +31,7 @@ func TestMain(m *testing.M) { os.Exit(redistest.Main(m)) }
 type bench struct {
 	consumer *jobqueue.Consumer
 	producer *jobqueue.Producer
+	jobs     string // the stream
 }
 
 func start(t *testing.T, rdb redis.UniversalClient, app http.HandlerFunc, lease time.Duration, guards shift.Guards) *bench {
@@ -52,7 +53,7 @@ func start(t *testing.T, rdb redis.UniversalClient, app http.HandlerFunc, lease 
 		Mark:  func(ctx context.Context) context.Context { return ctx },
 		Limit: 4, Timeout: time.Second, MaxEntry: 1 << 20, Lease: time.Second, Retry: time.Second, Logger: logger, Outage: redisLog,
 	})
-	b := &bench{consumer: jobqueue.NewConsumer(queue, lease, 16), producer: jobqueue.NewProducer(queue)}
+	b := &bench{consumer: jobqueue.NewConsumer(queue, lease, 16), producer: jobqueue.NewProducer(queue), jobs: prefix + "q:jobs"}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {
@@ -242,5 +243,101 @@ func TestJobsOfAFetchWhoseAnswerWasLostAreServed(t *testing.T) {
 	}
 	if n := runs.Load(); n != 5 {
 		t.Errorf("5 jobs ran %d times", n)
+	}
+}
+
+// cutOff is a Redis that no heartbeat of a worker reaches while it is away.
+type cutOff struct {
+	redis.UniversalClient
+	away   *atomic.Bool
+	beaten chan struct{} // receives when a heartbeat has arrived
+	loaded chan struct{} // receives when a job was loaded
+}
+
+func (c cutOff) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
+	beat := strings.HasSuffix(keys[0], "q:workers") && len(keys) == 2
+	if beat && c.away.Load() {
+		cmd := redis.NewCmd(ctx)
+		cmd.SetErr(context.DeadlineExceeded)
+		return cmd
+	}
+	cmd := c.UniversalClient.EvalSha(ctx, sha, keys, args...)
+	var told chan struct{}
+	switch {
+	case beat:
+		told = c.beaten
+	case len(keys) == 3 && strings.HasSuffix(keys[2], "q:owed"):
+		told = c.loaded
+	}
+	select {
+	case told <- struct{}{}:
+	default:
+	}
+	return cmd
+}
+
+// overslept has a job wait for a slot while its worker is cut off for longer than its lease, and another worker takes the
+// job over and ends it. It returns how often the handler of the job then runs.
+func overslept(t *testing.T, guards shift.Guards) int64 {
+	t.Helper()
+	const slots = 16
+	ctx := t.Context()
+	rdb := cutOff{redistest.Shared(t), new(atomic.Bool), make(chan struct{}), make(chan struct{})}
+	var runs atomic.Int64
+	running, gate := make(chan struct{}, slots), make(chan struct{})
+	b := start(t, rdb, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/late" {
+			runs.Add(1)
+		} else {
+			running <- struct{}{}
+			<-gate
+		}
+		w.WriteHeader(http.StatusUnprocessableEntity)
+	}, 400*time.Millisecond, guards)
+	var clients sync.WaitGroup
+	for range slots {
+		clients.Go(func() {
+			if err := b.post("/"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for range slots {
+		<-running
+	}
+	clients.Go(func() { _ = b.postWithin("/late", 3*time.Second) }) // nobody replies
+	taken, err := rdb.XReadGroup(ctx, &redis.XReadGroupArgs{
+		Group: "workers", Consumer: b.consumer.ID(), Streams: []string{b.jobs, ">"}, Count: 1, Block: 5 * time.Second,
+	}).Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.consumer.SetDoubt()
+	<-rdb.loaded
+	rdb.away.Store(true)
+	<-time.After(500 * time.Millisecond)
+	id := taken[0].Messages[0].ID
+	if err := errors.Join(rdb.XAck(ctx, b.jobs, "workers", id).Err(), rdb.XDel(ctx, b.jobs, id).Err()); err != nil {
+		t.Fatal(err)
+	}
+	rdb.away.Store(false)
+	<-rdb.beaten
+	<-rdb.beaten
+	close(gate)
+	clients.Wait()
+	return runs.Load()
+}
+
+func TestAJobThatWasTakenOverWhileItWaitedIsNotRun(t *testing.T) {
+	redistest.Require(t)
+	if n := overslept(t, shift.Guards{}); n != 0 {
+		t.Errorf("it ran %d times more", n)
+	}
+}
+
+func TestWithoutALookAJobThatWasTakenOverIsRunAgain(t *testing.T) {
+	redistest.Require(t)
+	if n := overslept(t, shift.Guards{NoLook: true}); n != 1 {
+		t.Errorf("it ran %d times more: it is not the look that keeps it from running", n)
 	}
 }
