@@ -303,6 +303,8 @@ func (p *Producer) Waiting() int {
 // readReplies hands replies to their waiters until the producer is closed.
 func (p *Producer) readReplies(ctx context.Context) {
 	defer p.readers.Done()
+	// What does not arrive in time is asked for again in smaller pieces: replies may have many megabytes.
+	count := int64(readCount)
 	for ctx.Err() == nil {
 		p.mu.Lock()
 		read := p.read
@@ -310,16 +312,18 @@ func (p *Producer) readReplies(ctx context.Context) {
 		// go-redis waits for the answer to a blocking call for ten seconds longer than that may take.
 		bounded, cancel := context.WithTimeout(ctx, readBlock+p.config.Timeout)
 		streams, err := p.config.Client.XRead(bounded, &redis.XReadArgs{
-			Streams: []string{p.keys.replies, read}, Count: readCount, Block: readBlock,
+			Streams: []string{p.keys.replies, read}, Count: count, Block: readBlock,
 		}).Result()
 		cancel()
 		for _, stream := range streams {
 			p.deliver(stream.Messages)
 		}
 		if err == nil || ctx.Err() != nil {
+			count = min(2*count, readCount)
 			continue
 		}
 		if !errors.Is(err, redis.Nil) {
+			count = max(1, count/8)
 			select {
 			case <-ctx.Done():
 			case <-time.After(readBlock / 10):
