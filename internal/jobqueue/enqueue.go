@@ -54,7 +54,13 @@ func (p *Producer) tryEnqueues(jobs []Job) ([]enqueued, error) {
 		// What waited behind a look that failed need not wait for another one.
 		err := error(ErrUnavailable)
 		if time.Now().UnixNano()-p.blind.Load() > int64(fresh) {
-			_, err = p.look(ctx)
+			limited, cancel := ctx, context.CancelFunc(func() {})
+			if age > fresh {
+				// These jobs were admitted on knowledge that was fresh: they have waited for a call without an answer.
+				limited, cancel = context.WithTimeout(ctx, p.config.Timeout/2)
+			}
+			_, err = p.look(limited)
+			cancel()
 		}
 		if err != nil {
 			for i := range results {
