@@ -161,8 +161,8 @@ func (o *ours) stillOurs(ctx context.Context, d *jobqueue.Delivery) bool {
 	if o.consumer.Keeps(d) {
 		return true
 	}
-	loaded, err := o.consumer.Load(ctx, d.StreamID)
-	return err == nil && loaded[0] != nil && loaded[0].Consumer == d.Consumer && loaded[0].Deliveries == d.Deliveries
+	owns, err := o.consumer.Owns(ctx, d)
+	return err == nil && owns
 }
 
 // beat keeps the lease.

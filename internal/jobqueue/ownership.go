@@ -199,7 +199,7 @@ func (c *Consumer) Load(ctx context.Context, ids ...string) ([]*Delivery, error)
 	var all []*Delivery
 	for len(ids) > 0 {
 		n := min(len(ids), loadCount)
-		page, err := c.loadPage(ctx, ids[:n])
+		page, err := c.loadPage(ctx, c.ID(), ids[:n])
 		if err != nil {
 			return nil, err
 		}
@@ -208,10 +208,16 @@ func (c *Consumer) Load(ctx context.Context, ids ...string) ([]*Delivery, error)
 	return all, nil
 }
 
-func (c *Consumer) loadPage(ctx context.Context, ids []string) ([]*Delivery, error) {
+// Owns reports whether a job is owned now as it was delivered, under the name that the consumer had then.
+func (c *Consumer) Owns(ctx context.Context, d *Delivery) (bool, error) {
+	loaded, err := c.loadPage(ctx, d.Consumer, []string{d.StreamID})
+	return err == nil && loaded[0] != nil && loaded[0].Deliveries == d.Deliveries, err
+}
+
+func (c *Consumer) loadPage(ctx context.Context, consumer string, ids []string) ([]*Delivery, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.config.Timeout)
 	defer cancel()
-	consumer, asked := c.ID(), time.Now()
+	asked := time.Now()
 	args := []any{consumer}
 	for _, id := range ids {
 		args = append(args, id)

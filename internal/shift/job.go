@@ -79,13 +79,7 @@ func (s *shift) stillOurs(d *jobqueue.Delivery) bool {
 	if s.Consumer.Keeps(d) {
 		return true
 	}
-	return s.retry(d, "look whether it is ours", func() (bool, error) {
-		loaded, err := s.Consumer.Load(s.ended, d.StreamID)
-		if err != nil || loaded[0] == nil {
-			return false, err
-		}
-		return loaded[0].Consumer == d.Consumer && loaded[0].Deliveries == d.Deliveries, nil
-	})
+	return s.retry(d, "look whether it is ours", func() (bool, error) { return s.Consumer.Owns(s.ended, d) })
 }
 
 func parseJob(d *jobqueue.Delivery) (*message.Request, *url.URL, error) {
