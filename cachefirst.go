@@ -94,13 +94,7 @@ func (f *cacheFirst) read(w http.ResponseWriter, r *http.Request) {
 
 // change calls the handler as a worker would, and does what it owes before the response leaves.
 func (f *cacheFirst) change(w http.ResponseWriter, r *http.Request) {
-	if f.single && routed(r) {
-		f.cache.config.logger.Error("scales: CacheFirst wraps a single route; it needs the option RenderThrough", "path", r.URL.Path)
-		problem.Misconfigured("CacheFirst wraps a single route: it needs the option RenderThrough").Write(w, r)
-		return
-	}
-	if f.single && parameterized(r) {
-		const reason = "CacheFirst wraps a router below a route with a parameter: it needs the option RenderThrough"
+	if reason := f.misconfigured(r); reason != "" {
 		f.cache.config.logger.Error("scales: "+reason, "path", r.URL.Path)
 		problem.Misconfigured(reason).Write(w, r)
 		return
@@ -205,6 +199,19 @@ func pathOf(r *http.Request) string {
 		return r.URL.RawPath
 	}
 	return r.URL.Path
+}
+
+// misconfigured returns why pages cannot be rendered where the middleware stands, or "".
+func (f *cacheFirst) misconfigured(r *http.Request) string {
+	switch {
+	case !f.single:
+		return ""
+	case routed(r):
+		return "CacheFirst wraps a single route: it needs the option RenderThrough"
+	case parameterized(r):
+		return "CacheFirst wraps a router below a route with a parameter: it needs the option RenderThrough"
+	}
+	return ""
 }
 
 // parameterized reports whether a part of the path that a router has read before the request came here is a parameter. A

@@ -54,11 +54,12 @@ func (p *Producer) tryEnqueues(jobs []Job) ([]enqueued, error) {
 		// What waited behind a look that failed need not wait for another one.
 		err := error(ErrUnavailable)
 		if time.Now().UnixNano()-p.blind.Load() > int64(fresh) {
-			limited, cancel := ctx, context.CancelFunc(func() {})
+			limit := p.config.Timeout
 			if age > fresh {
 				// These jobs were admitted on knowledge that was fresh: they have waited for a call without an answer.
-				limited, cancel = context.WithTimeout(ctx, p.config.Timeout/2)
+				limit /= 2
 			}
+			limited, cancel := context.WithTimeout(ctx, limit)
 			_, err = p.look(limited)
 			cancel()
 		}

@@ -422,14 +422,19 @@ func TestALeavingWorkerIsForgottenOnlyIfItOwnsNothing(t *testing.T) {
 	})
 }
 
-// The connection breaks after Redis has executed a call and before its answer arrives, so that go-redis sends it again.
-func TestEveryStepMayHappenTwice(t *testing.T) {
+// newProxiedFixture returns a fixture whose connections to a Redis of its own can be disturbed.
+func newProxiedFixture(t *testing.T) (*fixture, *redistest.Proxy) {
+	t.Helper()
 	redistest.Require(t)
-	server := redistest.Start(t)
-	proxy := redistest.StartProxy(t, server.Addr())
+	proxy := redistest.StartProxy(t, redistest.Start(t).Addr())
 	rdb := redis.NewClient(&redis.Options{Addr: proxy.Addr(), ContextTimeoutEnabled: true})
 	t.Cleanup(func() { _ = rdb.Close() })
-	f := newFixture(t, rdb)
+	return newFixture(t, rdb), proxy
+}
+
+// The connection breaks after Redis has executed a call and before its answer arrives, so that go-redis sends it again.
+func TestEveryStepMayHappenTwice(t *testing.T) {
+	f, proxy := newProxiedFixture(t)
 	p, c := f.producer(), f.consumer()
 	f.roundTrip(p, c)
 	for _, step := range []struct {
@@ -459,12 +464,7 @@ func TestEveryStepMayHappenTwice(t *testing.T) {
 
 // go-redis sends a fetch again whose answer was lost: the jobs of the first one are ours, and the count says so.
 func TestAFetchWhoseAnswerIsLostShowsInTheCount(t *testing.T) {
-	redistest.Require(t)
-	server := redistest.Start(t)
-	proxy := redistest.StartProxy(t, server.Addr())
-	rdb := redis.NewClient(&redis.Options{Addr: proxy.Addr(), ContextTimeoutEnabled: true})
-	t.Cleanup(func() { _ = rdb.Close() })
-	f := newFixture(t, rdb)
+	f, proxy := newProxiedFixture(t)
 	p, c := f.producer(), f.consumer()
 	f.roundTrip(p, c)
 	answers := do(p, context.Background(), "x", time.Minute)
