@@ -37,13 +37,18 @@ func (p *Producer) sendEnqueues(jobs []Job) ([]enqueued, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for i, result := range results {
-		if result.err != nil {
-			p.tell(jobs[i].ID, outcome{err: result.err})
-		} else if w, ok := p.waiting[jobs[i].ID]; ok {
-			w.incarnation, w.since = result.incarnation, result.now
-		}
+		p.noteEnqueued(jobs[i].ID, result)
 	}
 	return results, err
+}
+
+// noteEnqueued notes what became of a job that somebody may wait for. The caller holds mu.
+func (p *Producer) noteEnqueued(id string, result enqueued) {
+	if result.err != nil {
+		p.tell(id, outcome{err: result.err})
+	} else if w, ok := p.waiting[id]; ok {
+		w.at, w.incarnation, w.since = result.id, result.incarnation, result.now
+	}
 }
 
 func (p *Producer) tryEnqueues(jobs []Job) ([]enqueued, error) {
@@ -70,23 +75,24 @@ func (p *Producer) tryEnqueues(jobs []Job) ([]enqueued, error) {
 			return results, nil
 		}
 	}
-	redisTime, _ := p.clock.now()
-	admitBy := redisTime + p.config.Timeout.Microseconds()
-	span := admitBy / seenSpan
-	call := p.server + ":" + strconv.FormatInt(p.calls.Add(1), 10)
+	c := p.newCall()
 	args := make([]any, 0, 5+5*len(jobs))
-	args = append(args, admitBy, p.config.MaxQueue, p.trim(), p.server, call)
+	args = append(args, c.admitBy, p.config.MaxQueue, p.trim(), p.server, c.name)
 	for i := range jobs {
 		job := &jobs[i]
 		args = append(args, job.ID, job.Deadline, job.Scheme, job.Remote, job.Request)
 	}
-	seen := func(span int64) string { return p.keys.seen + strconv.FormatInt(span, 10) }
-	reply, err := run(ctx, p.config.Client, p.scripts.enqueue, []string{p.keys.jobs, seen(span), seen(span - 2), p.keys.replies, p.config.Meta}, args)
+	keys := []string{p.keys.jobs, p.seen(c.span()), p.seen(c.span() - 2), p.keys.replies, p.config.Meta}
+	reply, err := run(ctx, p.config.Client, p.scripts.enqueue, keys, args)
 	var refusal redis.Error
 	if errors.As(err, &refusal) {
-		return p.refused(ctx, seen(span), call, len(jobs), err)
+		results, err = p.refused(ctx, c, len(jobs), err)
+		if err == nil {
+			return results, nil
+		}
 	}
 	if err != nil {
+		p.doubt(c, jobs)
 		return nil, err
 	}
 	if err := expect(reply, 2+len(jobs), "enqueue"); err != nil {
@@ -111,6 +117,19 @@ func enqueuedOf(said string) enqueued {
 	return enqueued{id: said}
 }
 
+// newCall names a round trip that enqueues.
+func (p *Producer) newCall() call {
+	redisTime, _ := p.clock.now()
+	p.mu.Lock()
+	incarnation := p.last.incarnation
+	p.mu.Unlock()
+	return call{
+		name:        p.server + ":" + strconv.FormatInt(p.calls.Add(1), 10),
+		admitBy:     redisTime + p.config.Timeout.Microseconds(),
+		incarnation: incarnation,
+	}
+}
+
 // trim returns the id up to which replies were read and may be forgotten, or "" where the latest trim is recent: it is not
 // worth the while for every reply.
 func (p *Producer) trim() string {
@@ -125,8 +144,8 @@ func (p *Producer) trim() string {
 
 // refused finds out what became of n jobs where Redis has answered with an error: it is out of memory, or loading, or a
 // replica. The call may have been sent twice, and the error be the answer to the second time.
-func (p *Producer) refused(ctx context.Context, seen, call string, n int, refusal error) ([]enqueued, error) {
-	known, err := p.config.Client.HGet(ctx, seen, call).Result()
+func (p *Producer) refused(ctx context.Context, c call, n int, refusal error) ([]enqueued, error) {
+	known, err := p.config.Client.HGet(ctx, p.seen(c.span()), c.name).Result()
 	if err != nil && !errors.Is(err, redis.Nil) {
 		return nil, errors.Join(refusal, err)
 	}

@@ -77,6 +77,55 @@ func TestAnEnqueueThatRedisRefusesSaysWhatBecameOfTheJobs(t *testing.T) {
 	}
 }
 
+func TestAnEnqueueWithoutAnAnswerIsLookedInto(t *testing.T) {
+	broken := errors.New("connection reset by peer")
+	each(t, func(t *testing.T, f *fixture) {
+		f.config.Timeout = time.Second
+		f.incarnate()
+		p, c := f.producer(), f.consumer()
+		f.roundTrip(p, c)
+		f.config.Client.AddHook(&refuser{"lost on its way", false, broken})
+		f.config.Client.AddHook(&refuser{"answer lost", true, broken})
+		f.config.Client.AddHook(&refuser{"nobody takes it", true, broken})
+
+		if got := <-do(p, context.Background(), "lost on its way", time.Minute); !errors.Is(got.err, jobqueue.ErrUnavailable) {
+			t.Errorf("a job that Redis never got: %v", got.err)
+		}
+		answers := do(p, context.Background(), "answer lost", time.Minute)
+		moved, err := c.Finish(context.Background(), f.fetch(c, 1)[0], "the reply")
+		ok(t, moved, err)
+		if got := <-answers; got != (answer{"the reply", nil}) {
+			t.Errorf("a job that Redis got: %+v", got)
+		}
+		if got := <-do(p, context.Background(), "nobody takes it", 4*time.Second); !errors.Is(got.err, jobqueue.ErrWithdrawn) {
+			t.Errorf("a job that Redis got and no worker took: %+v", got)
+		}
+		if counts := f.counts(); counts.Jobs != 0 {
+			t.Errorf("left over: %+v", counts)
+		}
+	})
+}
+
+func TestWithoutALookAnEnqueueWithoutAnAnswerStaysUnknown(t *testing.T) {
+	f := newFixture(t, redistest.Shared(t))
+	f.config.Timeout, f.config.Guards.NoRecall = time.Second, true
+	f.incarnate()
+	p, c := f.producer(), f.consumer()
+	f.roundTrip(p, c)
+	f.config.Client.AddHook(&refuser{"lost on its way", false, errors.New("connection reset by peer")})
+	if got := <-do(p, context.Background(), "lost on its way", 3*time.Second); !errors.Is(got.err, jobqueue.ErrUnknown) {
+		t.Errorf("%+v", got)
+	}
+}
+
+// incarnate has the queue's partition in Redis, as it always is beside a worker.
+func (f *fixture) incarnate() {
+	f.t.Helper()
+	if err := f.config.Client.HSet(context.Background(), f.config.Meta, "incarnation", "0123456789abcdef").Err(); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
 // refusal returns an error that Redis has answered with.
 func (f *fixture) refusal() error {
 	f.t.Helper()

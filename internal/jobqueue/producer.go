@@ -46,11 +46,17 @@ type Producer struct {
 	drained chan struct{} // closed when the producer is closed and nobody waits any more
 	wake    context.CancelFunc
 	readers sync.WaitGroup
+
+	closing   context.Context // ends with Close
+	endDoubts context.CancelFunc
+	resolving sync.WaitGroup // of enqueues without an answer
 }
 
 // A waiter is a caller that waits for a reply.
 type waiter struct {
 	outcomes chan outcome
+
+	at string // its id in the stream of jobs; unknown before Redis took it
 
 	// What Redis was when it took the job, and when, by its clock; unknown before that.
 	incarnation string
@@ -78,6 +84,7 @@ func NewProducer(config Config) *Producer {
 		waiting: make(map[string]*waiter), drained: make(chan struct{}), read: "0",
 	}
 	p.keys.replies += p.server
+	p.closing, p.endDoubts = context.WithCancel(context.Background())
 	p.enqueues = batch.New(batch.Config[Job, enqueued]{
 		Send: p.sendEnqueues, FullFlights: 1, Patience: config.Timeout, Weight: func(j Job) int { return len(j.Request) },
 	})
@@ -211,6 +218,9 @@ func (p *Producer) giveUp(id string, call batch.Call[Job, enqueued], until time.
 		return "", err
 	}
 	if at == "" {
+		at = p.placeOf(id)
+	}
+	if at == "" {
 		return "", fmt.Errorf("%w: Redis did not answer when it was enqueued", ErrUnknown)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), p.config.Timeout)
@@ -231,6 +241,16 @@ func (p *Producer) giveUp(id string, call batch.Call[Job, enqueued], until time.
 	case <-ctx.Done():
 	}
 	return "", fmt.Errorf("%w: it is no longer in the queue", ErrUnknown)
+}
+
+// placeOf returns the stream id of a job that somebody waits for, or "" where it is not known.
+func (p *Producer) placeOf(id string) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if w, ok := p.waiting[id]; ok {
+		return w.at
+	}
+	return ""
 }
 
 // enqueuedAt returns the stream id of a job, or "" where it is not known whether the job was enqueued. A client that
@@ -354,6 +374,7 @@ func (p *Producer) Close(ctx context.Context) error {
 	reading, wake := p.reading, p.wake
 	p.mu.Unlock()
 	if !reading {
+		p.endDoubts()
 		return nil
 	}
 	var err error
@@ -363,6 +384,10 @@ func (p *Producer) Close(ctx context.Context) error {
 		err = context.Cause(ctx)
 	}
 	wake()
+	p.mu.Lock()
+	p.endDoubts()
+	p.mu.Unlock()
+	p.resolving.Wait()
 	// The reader blocks in Redis: an empty record wakes it, and the stream goes with us.
 	timeout, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.config.Timeout)
 	defer cancel()

@@ -16,10 +16,13 @@ type Guards struct {
 
 	// NoIdempotentEnqueue lets a job that is sent twice be enqueued twice.
 	NoIdempotentEnqueue bool
+
+	// NoRecall leaves those who wait behind an enqueue that got no answer waiting until their deadline.
+	NoRecall bool
 }
 
 type scripts struct {
-	enqueue, withdraw, status, beat, takeOver, load, settle, leave *redis.Script
+	enqueue, recall, withdraw, status, beat, takeOver, load, settle, leave *redis.Script
 }
 
 func compile(g Guards) scripts {
@@ -28,7 +31,7 @@ func compile(g Guards) scripts {
 	script := func(text string) *redis.Script { return redis.NewScript(guards + prelude + text) }
 	timed := func(text string) *redis.Script { return redis.NewScript(guards + prelude + clock + text) }
 	return scripts{
-		enqueue: timed(enqueueScript), withdraw: timed(withdrawScript), status: timed(statusScript),
+		enqueue: timed(enqueueScript), recall: timed(recallScript), withdraw: timed(withdrawScript), status: timed(statusScript),
 		beat: timed(beatScript), takeOver: script(takeOverScript), load: script(loadScript),
 		settle: script(settleScript), leave: script(leaveScript),
 	}
@@ -94,6 +97,14 @@ if redis.call('HLEN', seen) == 1 then -- the first call of this time span
 end
 if ARGV[3] ~= '' then redis.call('XTRIM', replies, 'MINID', ARGV[3]) end
 return reply
+`
+
+// recallScript tells what came of a call of enqueueScript.
+//
+//	KEYS[1] seen, of the time span of the call   KEYS[2] meta of the queue's partition   ARGV[1] the call
+//	returns {now in µs, incarnation or '', the outcomes or '' if the call is not known}
+const recallScript = `
+return {time, redis.call('HGET', KEYS[2], 'incarnation') or '', redis.call('HGET', KEYS[1], ARGV[1]) or ''}
 `
 
 // withdrawScript deletes jobs that were never delivered.
