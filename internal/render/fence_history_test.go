@@ -18,7 +18,7 @@ import (
 
 const (
 	// patience bounds a history. One takes about a second; longer means that something hangs.
-	patience = time.Minute
+	patience = 3 * time.Minute
 
 	// reliefAfter is how long the processes of a history have to come to rest. Their leases and tombstones of a few
 	// milliseconds may all be too short on a machine that is busy: each render is then superseded by the next one, or

@@ -75,9 +75,10 @@ func (r *Renderer) tendOnce(ctx context.Context, busy chan struct{}, strays map[
 		// What could not begin to be rendered at once is left to others.
 		free := max(0, min(cap(busy)-len(busy), cap(r.slots)-len(r.slots)))
 		token := r.asking()
-		due, mine, err := p.Next(ctx, token, free, look)
+		next, err := p.Next(ctx, token, free, look)
+		due := next.Due
 		if look && err == nil && !r.config.Guards.NoAdoption {
-			due = append(due, r.adopt(p, mine, strays, free-len(due))...)
+			due = append(due, r.adopt(p, next.Mine, strays, free-len(due))...)
 		}
 		for _, d := range due {
 			r.hold(p, d)
@@ -95,8 +96,22 @@ func (r *Renderer) tendOnce(ctx context.Context, busy chan struct{}, strays map[
 			})
 		}
 		more = more || len(due) > 0 && len(due) >= free
+		if next.Walks > 0 && len(due) < free {
+			more = r.walk(ctx, p) || more
+		}
 	}
 	return more
+}
+
+// walk makes further members of a group that has changed pending, when those before are being rendered. It reports whether
+// there may be more to do.
+func (r *Renderer) walk(ctx context.Context, p *partition.Partition) bool {
+	step := 4 * r.config.Limit
+	walked, err := p.Walk(ctx, step, step)
+	if err != nil {
+		r.config.Logger.Debug("scales: the members of a group could not be walked", "error", err)
+	}
+	return walked
 }
 
 // adopt returns up to room of our claims of a partition that have strayed: nothing holds them, and no call asks for them.
