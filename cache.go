@@ -17,10 +17,12 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/itscales/scales/internal/canonical"
+	"github.com/itscales/scales/internal/field"
 	"github.com/itscales/scales/internal/message"
 	"github.com/itscales/scales/internal/outage"
 	"github.com/itscales/scales/internal/partition"
 	"github.com/itscales/scales/internal/render"
+	"github.com/itscales/scales/internal/step"
 )
 
 // A Cache holds every resource of an application in Redis. Servers read it, workers keep it current.
@@ -286,6 +288,40 @@ func (c *Cache) Update(ctx context.Context, keys ...string) error {
 	return c.change(ctx, partition.OpPend, keys)
 }
 
+// UpdateGroups has all members of groups rendered by workers. It returns when that is recorded in Redis, not when it is
+// done.
+func (c *Cache) UpdateGroups(ctx context.Context, groups ...string) error {
+	groups, err := c.parseGroups(groups)
+	if err != nil {
+		return err
+	}
+	return c.markGroups(ctx, groups)
+}
+
+// markGroups has the members of groups made pending in every partition.
+func (c *Cache) markGroups(ctx context.Context, groups []string) error {
+	if len(groups) == 0 {
+		return nil
+	}
+	for _, p := range c.store.All() {
+		if _, err := p.Mark(ctx, groups, 0); err != nil {
+			return c.unavailable(err)
+		}
+	}
+	c.kickRenderers()
+	return nil
+}
+
+// parseGroups checks groups and returns the names under which they are known in the cache.
+func (c *Cache) parseGroups(groups []string) ([]string, error) {
+	for _, group := range groups {
+		if err := field.ValidGroup(group); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrGroup, err)
+		}
+	}
+	return c.rules.GroupsEverywhere(groups), nil
+}
+
 func (c *Cache) change(ctx context.Context, kind partition.Kind, keys []string) error {
 	keys, err := c.parseAll(keys)
 	if err != nil {
@@ -330,10 +366,21 @@ func (c *Cache) commit(ctx context.Context, operations []partition.Operation) er
 	return errors.Join(problems...)
 }
 
-// pend makes the keys of a request that failed pending. What finds no room is logged: only an outage is an error.
-func (c *Cache) pend(ctx context.Context, keys []string) error {
-	operations := make([]partition.Operation, len(keys))
-	for i, key := range keys {
+// pend has something rendered in the background. What finds no room is logged: only an outage is an error.
+func (c *Cache) pend(ctx context.Context, what step.Pending) error {
+	groups := slices.Clone(what.Groups)
+	for _, key := range what.Related {
+		related, err := c.store.Of(key).Groups(ctx, key)
+		if err != nil {
+			return c.unavailable(err)
+		}
+		groups = append(groups, related...)
+	}
+	if err := c.markGroups(ctx, groups); err != nil {
+		return err
+	}
+	operations := make([]partition.Operation, len(what.Keys))
+	for i, key := range what.Keys {
 		operations[i] = partition.Operation{Kind: partition.OpPend, Key: key, Limited: true}
 	}
 	err := c.commit(ctx, operations)

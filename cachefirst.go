@@ -135,7 +135,7 @@ func (f *cacheFirst) pay(ctx context.Context, owed step.Owed) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()
-	if len(owed.Pending) > 0 {
+	if !owed.Pending.Empty() {
 		if err := f.cache.pend(ctx, owed.Pending); err != nil {
 			f.cache.config.logger.Error("scales: keys could not be made pending; the cache may have drifted", "error", err)
 		}

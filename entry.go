@@ -2,6 +2,7 @@ package scales
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -16,7 +17,7 @@ import (
 //
 // The constructors cover the common cases; the fields may be changed before the entry is pushed. Header holds end-to-end
 // fields only: Date, Content-Length and hop-by-hop fields are not stored, and Set-Cookie, "private" and "no-store" make a
-// push ErrNotStorable. The body has no content coding.
+// push ErrNotStorable. The groups that the entry is in are those of its Cache-Groups field. The body has no content coding.
 type Entry struct {
 	Status int
 	Header http.Header
@@ -31,6 +32,7 @@ type Entry struct {
 	Ticket Ticket
 
 	gone bool
+	err  error // of a constructor; makes the push ErrNotStorable
 }
 
 // A Ticket is a place in the order of all writes to the cache. It comes from the Ticket method of a CacheWriter and is
@@ -85,6 +87,19 @@ func (e Entry) With(name, value string) Entry {
 	return e
 }
 
+// In returns the entry with groups that it is in, in the place of others. One that is not valid makes its push
+// ErrNotStorable.
+func (e Entry) In(groups ...string) Entry {
+	e.Header = maps.Clone(e.Header)
+	if e.Header == nil {
+		e.Header = make(http.Header)
+	}
+	value, err := field.FormatGroups(groups...)
+	e.err = err
+	e.Header.Set(field.CacheGroups, value)
+	return e
+}
+
 // operation returns the change that a push of the entry under a key is. inexact is the kind of one without a ticket:
 // partition.OpPush in a job, whose floor is then set by the caller, and partition.OpOverwrite elsewhere.
 func (c *Cache) operation(key string, e Entry, floor func(*partition.Partition) partition.Position) (partition.Operation, error) {
@@ -120,6 +135,11 @@ func (c *Cache) operation(key string, e Entry, floor func(*partition.Partition) 
 		return op, fmt.Errorf("%w: %s: content coding %q: entries are stored without one", ErrNotStorable, key, coding)
 	}
 	field.Strip(header)
+	groups, err := field.Groups(header, field.CacheGroups)
+	if err = errors.Join(e.err, err); err != nil {
+		return op, fmt.Errorf("%w: %s: %w", ErrNotStorable, key, err)
+	}
+	op.Groups = c.rules.Groups(key, groups)
 	value, err := message.AppendEntry(nil, &message.Entry{
 		Ticket: op.Ticket, Status: e.Status, Header: header, Body: e.Body, PushOnly: e.PushOnly,
 	})

@@ -279,16 +279,24 @@ func (c *serverConfig) validate() error {
 
 type renderConfig struct {
 	concurrency int
+	groupLimit  int
 	timeout     time.Duration
 }
 
 func defaultRenderConfig() renderConfig {
-	return renderConfig{concurrency: 16, timeout: 10 * time.Second}
+	return renderConfig{concurrency: 16, groupLimit: 256, timeout: 10 * time.Second}
 }
 
 // RenderConcurrency sets how many renders a Worker, or a CacheFirst middleware, runs at once. Default 16.
 func RenderConcurrency(n int) RenderOption {
 	return renderOption(func(c *renderConfig) { c.concurrency = n })
+}
+
+// GroupLimit sets how many members of the groups that a request has changed are rendered before its response leaves, those
+// that it names itself not counted. The others are rendered in the background by all workers, behind what requests wait
+// for. 0 leaves all to the background. Default 256.
+func GroupLimit(n int) RenderOption {
+	return renderOption(func(c *renderConfig) { c.groupLimit = n })
 }
 
 // RenderTimeout limits the time of one render: its context ends then, and the last good entry stays. Default ten seconds.
@@ -298,6 +306,7 @@ func RenderTimeout(d time.Duration) RenderOption {
 
 func (c *renderConfig) validate(r *require, tombstoneLife time.Duration) {
 	r.that(c.concurrency >= 1, "option RenderConcurrency: %d is not positive", c.concurrency)
+	r.that(c.groupLimit >= 0, "option GroupLimit: %d is negative", c.groupLimit)
 	r.that(c.timeout > 0, "option RenderTimeout: %v is not positive", c.timeout)
 	r.that(c.timeout < tombstoneLife, "option RenderTimeout: %v is not under TombstoneLife, %v", c.timeout, tombstoneLife)
 }

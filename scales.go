@@ -136,6 +136,9 @@ var (
 	// ErrKey means that a key is malformed or too long.
 	ErrKey = errors.New("scales: bad key")
 
+	// ErrGroup means that a group is not printable ASCII, or too long.
+	ErrGroup = errors.New("scales: bad group")
+
 	// ErrNotStorable means that an entry cannot be stored.
 	ErrNotStorable = errors.New("scales: the entry cannot be stored")
 
@@ -161,7 +164,7 @@ var (
 // A CacheWriter changes the cache. A handler of the application gets that of its job from Writer; a Cache is one too.
 //
 // The changes of a job become visible together, when the handler has returned without a panic and with a status below
-// 500, and before the client gets the response. A job names at most 10,000 keys and pushes at most 64 MiB; what is more
+// 500, and before the client gets the response. A job names at most 10,000 keys and groups and pushes at most 64 MiB; what is more
 // than 1,000 keys or 32 MiB becomes visible in several steps.
 //
 // Update is all that most applications need: it has resources rendered, so that the cache holds what the application
@@ -174,11 +177,16 @@ var (
 //	read the database, make the entry
 //	err = cw.Push(ctx, key, entry.At(ticket))
 //
-// Keys begin with a slash and are made canonical. All methods are safe for concurrent use, check all their arguments
+// Keys begin with a slash and are made canonical. Groups are up to 128 printable ASCII characters; with the option Hosts
+// they are those of all hosts. All methods are safe for concurrent use, check all their arguments
 // first, and change nothing if one is bad. After the handler has returned, those of a job's writer return ErrFinished.
 type CacheWriter interface {
 	// Update has resources rendered.
 	Update(ctx context.Context, keys ...string) error
+
+	// UpdateGroups has all resources rendered that are in one of the groups: those whose representation names it in a
+	// Cache-Groups field (RFC 9875). Of many, some are rendered later: see GroupLimit.
+	UpdateGroups(ctx context.Context, groups ...string) error
 
 	// Push stores a representation of a resource.
 	Push(ctx context.Context, key string, e Entry) error
@@ -264,6 +272,14 @@ func (w *jobWriter) Update(_ context.Context, keys ...string) error {
 	return buffered(w.buffer.Update(keys...))
 }
 
+func (w *jobWriter) UpdateGroups(_ context.Context, groups ...string) error {
+	groups, err := w.cache.parseGroups(groups)
+	if err != nil {
+		return err
+	}
+	return buffered(w.buffer.UpdateGroups(groups...))
+}
+
 func (w *jobWriter) Push(_ context.Context, key string, e Entry) error {
 	key, err := w.cache.parse(key)
 	if err != nil {
@@ -308,7 +324,10 @@ func buffered(err error) error {
 // noWriter is the CacheWriter outside of a job.
 type noWriter struct{}
 
-func (noWriter) Update(context.Context, ...string) error   { return nil }
+func (noWriter) Update(context.Context, ...string) error { return nil }
+func (noWriter) UpdateGroups(context.Context, ...string) error {
+	return nil
+}
 func (noWriter) Push(context.Context, string, Entry) error { return nil }
 func (noWriter) Destroy(context.Context, ...string) error  { return nil }
 func (noWriter) Ticket(context.Context) (Ticket, error)    { return Ticket{}, nil }

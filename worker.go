@@ -62,7 +62,7 @@ func (c *Cache) stepRules() *step.Rules {
 func (c *Cache) newRenderer(config renderConfig, app http.Handler) *render.Renderer {
 	r := render.New(render.Config{
 		Store: c.store, App: app, Rules: c.rules, Origin: c.origin, Mark: markRendering, Server: c.httpServer,
-		Limit: config.concurrency, Timeout: config.timeout, MaxEntry: c.config.maxEntry,
+		Limit: config.concurrency, GroupLimit: config.groupLimit, Timeout: config.timeout, MaxEntry: c.config.maxEntry,
 		Lease: c.config.claimLease, Retry: 500 * time.Millisecond, Logger: c.config.logger, Outage: c.outage,
 	})
 	c.onClose(r.Close)

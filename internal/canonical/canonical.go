@@ -148,6 +148,49 @@ func (r *Rules) Target(key string) (host, target string) {
 	return key[2 : 2+end], key[2+end:]
 }
 
+// Groups returns the names under which the groups of the resource with that
+// canonical key are known in the cache. Groups of two origins are different ones
+// (RFC 9875 §2.1), so with Hosts a name is "host/group".
+func (r *Rules) Groups(key string, groups []string) []string {
+	if r.Hosts == nil || len(groups) == 0 {
+		return groups
+	}
+	host, _ := r.Target(key)
+	return scope(host, groups)
+}
+
+// GroupsOf is Groups for a response to a request with that host.
+func (r *Rules) GroupsOf(host string, groups []string) []string {
+	if r.Hosts == nil || len(groups) == 0 {
+		return groups
+	}
+	known, err := r.host(host)
+	if err != nil {
+		return nil
+	}
+	return scope(known, groups)
+}
+
+// GroupsEverywhere is Groups for all hosts.
+func (r *Rules) GroupsEverywhere(groups []string) []string {
+	if r.Hosts == nil {
+		return groups
+	}
+	var all []string
+	for _, host := range r.Hosts {
+		all = append(all, scope(host, groups)...)
+	}
+	return all
+}
+
+func scope(host string, groups []string) []string {
+	scoped := make([]string, len(groups))
+	for i, group := range groups {
+		scoped[i] = host + "/" + group
+	}
+	return scoped
+}
+
 // host returns the member of Hosts that a request's host stands for.
 func (r *Rules) host(host string) (string, error) {
 	if slices.Contains(r.Hosts, host) {

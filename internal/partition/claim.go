@@ -97,34 +97,43 @@ type Held struct {
 	Token string
 }
 
+// A Round is what is to be done in a partition.
+type Round struct {
+	Due   []Due  // pending keys that were claimed for the caller
+	Mine  []Held // claims that the process had before, if it was asked for them
+	Walks int    // groups that have changed and whose members are made pending little by little
+}
+
 // Next claims up to n pending keys that are due, and puts keys back whose claim has expired. If look is set, it also
 // returns the claims that the process had before: those whose token begins like this one, up to and with the last '-'.
-func (p *Partition) Next(ctx context.Context, token string, n int, look bool) (due []Due, mine []Held, err error) {
+func (p *Partition) Next(ctx context.Context, token string, n int, look bool) (round Round, err error) {
 	ctx, cancel := context.WithTimeout(ctx, p.store.config.Timeout)
 	defer cancel()
 	flag := ""
 	if look {
 		flag = "1"
 	}
-	keys := []string{p.names.pending, p.names.running, p.names.claims, p.names.failing}
+	keys := []string{p.names.pending, p.names.running, p.names.claims, p.names.failing, p.names.walks}
 	reply, err := p.run(ctx, p.store.scripts.next, keys, p.lease(), token, n, flag)
 	if err != nil {
-		return nil, nil, err
+		return round, err
 	}
-	if len(reply) < 3 || len(reply)%3 != 0 {
-		return nil, nil, fmt.Errorf("next script: %d values", len(reply))
+	if len(reply) < 4 || len(reply)%3 != 1 {
+		return round, fmt.Errorf("next script: %d values", len(reply))
 	}
 	claimed, _ := reply[2].(int64)
+	walks, _ := reply[3].(int64)
+	round.Walks = int(walks)
 	p.learn(text(reply[0]), text(reply[1]))
-	for i := 3; i < len(reply); i += 3 {
+	for i := 4; i < len(reply); i += 3 {
 		claim := Due{text(reply[i]), Position{text(reply[0]), text(reply[i+1])}}
-		if int64(len(due)) < claimed {
-			due = append(due, claim)
+		if int64(len(round.Due)) < claimed {
+			round.Due = append(round.Due, claim)
 		} else {
-			mine = append(mine, Held{claim, text(reply[i+2])})
+			round.Mine = append(round.Mine, Held{claim, text(reply[i+2])})
 		}
 	}
-	return due, mine, nil
+	return round, nil
 }
 
 // Renew prolongs the leases of claims that are still held.
@@ -165,6 +174,7 @@ type Operation struct {
 	Value   string        // the encoded entry; for OpFail the error
 	Limited bool          // a request brought the key up: it counts against MaxEntries
 	Delay   time.Duration // for OpFail and OpPend
+	Groups  []string      // that the entry is in, each once; none has a tab
 }
 
 // Outcome says what came of an operation; see commitScript.
@@ -235,7 +245,10 @@ func (p *Partition) sendCommits(groups [][]Operation) ([]Commit, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*p.store.config.Timeout)
 	defer cancel()
 	config := &p.store.config
-	keys := []string{p.names.index, p.names.pending, p.names.running, p.names.claims, p.names.failing, p.names.log}
+	keys := []string{
+		p.names.index, p.names.pending, p.names.running, p.names.claims, p.names.failing, p.names.log,
+		p.names.groups, p.names.memberships, p.names.marks,
+	}
 	args := []any{config.TombstoneLife.Microseconds(), config.LogLength, config.MaxEntries, len(groups)}
 	total := 0
 	for _, group := range groups {
@@ -248,7 +261,7 @@ func (p *Partition) sendCommits(groups [][]Operation) ([]Commit, error) {
 				limited = "1"
 			}
 			keys = append(keys, p.entry(op.Key))
-			args = append(args, string(op.Kind), op.Key, op.Ticket, op.Incarnation, op.Value, limited, op.Delay.Microseconds())
+			args = append(args, string(op.Kind), op.Key, op.Ticket, op.Incarnation, op.Value, limited, op.Delay.Microseconds(), joinGroups(op.Groups))
 		}
 	}
 	reply, err := p.run(ctx, p.store.scripts.commit, keys, args...)

@@ -4,10 +4,12 @@ package partition
 //
 //	KEYS[2] index (sorted set of the keys that have an entry)   KEYS[3] pending   KEYS[4] running   KEYS[5] claims
 //	KEYS[6] failing (hash: key to "ticket count error")         KEYS[7] log (stream)
-//	KEYS[8…] the entry of each operation
+//	KEYS[8] groups   KEYS[9] memberships   KEYS[10] marks (see groups.go)
+//	KEYS[11…] the entry of each operation
 //	ARGV[4] life of a tombstone in µs   ARGV[5] length of the log   ARGV[6] how many entries, and how many pending keys,
 //	        at most   ARGV[7] number of groups; then for each group the number of its operations and for each of them
-//	        kind, key, ticket, incarnation, value, limited ('1' or ''), delay in µs
+//	        kind, key, ticket, incarnation, value, limited ('1' or ''), delay in µs, the groups that the entry is in,
+//	        each followed by a tab
 //
 // Kinds, by what fixes their place among the writes to the key:
 //
@@ -20,7 +22,8 @@ package partition
 //	put drop              the ticket, taken by whoever pushes after the change and before its read
 //	overwrite erase       the ticket if there is one, so that doing it twice changes nothing, else one taken now; the key is
 //	                      pending, but for a value that is push-only
-//	pend                  nothing is written; the key is pending after delay
+//	pend                  nothing is written; the key is pending after delay, but for one with a ticket if what is there, or
+//	                      a render that runs, has a higher ticket
 //
 //	returns {incarnation, last id of the log, then for each operation its outcome}
 //	  stored destroyed refused failed pending   it happened
@@ -33,6 +36,7 @@ package partition
 //	               the oldest tombstone that is sure to live
 const commitScript = `
 local index, pending, running, claims, failing, log = KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
+local groups, memberships, marks = KEYS[8], KEYS[9], KEYS[10]
 local life, log_length, most = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
 local max_delay = 60000000
 local ceiling, horizon = fixed(math.max(last, now)), fixed(math.max(0, last - life, now - life))
@@ -45,16 +49,17 @@ local function misplaced(op)
 end
 
 -- Check everything before the first write: an error midway rolls nothing back.
-local ops, at, key_at = {}, 8, 8
+local ops, at, key_at = {}, 8, 11
 for _ = 1, tonumber(ARGV[7]) do
   local first, refusal = #ops + 1, nil
   local count = tonumber(ARGV[at])
   at = at + 1
   for _ = 1, count do
     local op = {kind = ARGV[at], key = ARGV[at + 1], ticket = ARGV[at + 2], incarnation = ARGV[at + 3],
-      value = ARGV[at + 4], limited = ARGV[at + 5] == '1', delay = tonumber(ARGV[at + 6]), entry = KEYS[key_at]}
+      value = ARGV[at + 4], limited = ARGV[at + 5] == '1', delay = tonumber(ARGV[at + 6]), groups = ARGV[at + 7],
+      entry = KEYS[key_at]}
     ops[#ops + 1] = op
-    at, key_at = at + 7, key_at + 1
+    at, key_at = at + 8, key_at + 1
     if fenced[op.kind] then refusal = refusal or misplaced(op) end
   end
   if refusal then
@@ -88,13 +93,40 @@ local function release(op)
   if redis.call('ZSCORE', pending, op.key) then redis.call('ZADD', pending, fixed(now), op.key) end
   return true
 end
+-- regroup has a key be in exactly these groups.
+local function regroup(op, after)
+  local before = redis.call('HGET', memberships, op.key) or ''
+  if before == after then return end
+  local stays = {}
+  for group in string.gmatch(after, '([^\t]*)\t') do
+    stays[group] = true
+    redis.call('ZADD', groups, 0, group .. '\t' .. op.key)
+  end
+  for group in string.gmatch(before, '([^\t]*)\t') do
+    if not stays[group] then redis.call('ZREM', groups, group .. '\t' .. op.key) end
+  end
+  if after == '' then redis.call('HDEL', memberships, op.key) else redis.call('HSET', memberships, op.key, after) end
+end
+-- changed_since reports whether one of the groups of an entry has changed since its ticket was taken.
+local function changed_since(op)
+  if not CHECK_MARKS or op.groups == '' then return false end
+  local ticket = tonumber(op.ticket)
+  if ticket < tonumber(m[6] or '0') then return true end
+  for group in string.gmatch(op.groups, '([^\t]*)\t') do
+    local mark = redis.call('ZSCORE', marks, group)
+    if mark and tonumber(mark) > ticket then return true end
+  end
+  return false
+end
 local function put(op)
   if op.limited and not redis.call('ZSCORE', index, op.key) and redis.call('ZCARD', index) >= most then
     return 'full'
   end
   redis.call('SET', op.entry, op.value)
   redis.call('ZADD', index, 0, op.key)
+  regroup(op, op.groups)
   record(op, 'store')
+  if changed_since(op) then redis.call('ZADD', pending, fixed(now), op.key) end
   return 'stored'
 end
 -- A tombstone lives until a lower ticket is refused as old; the clock of tickets may be ahead of Redis's.
@@ -106,6 +138,7 @@ local function bury(op)
     redis.call('DEL', op.entry)
   end
   redis.call('ZREM', index, op.key)
+  regroup(op, '')
   record(op, 'destroy')
   return 'destroyed'
 end
@@ -219,6 +252,11 @@ end
 does.push = function(op) return push(op, put) or does.overwrite(op) end
 does.remove = function(op) return push(op, bury) or does.erase(op) end
 does.pend = function(op)
+  if op.ticket ~= '' and op.incarnation == incarnation then
+    local _, _, floor = head_of(op.entry)
+    local holder = redis.call('HGET', claims, op.key)
+    if floor > op.ticket or holder and string.sub(holder, 1, 20) > op.ticket then return 'done' end
+  end
   if pend(op, now + op.delay) then return 'pending' end
   return 'full'
 end

@@ -19,7 +19,8 @@ func TestARefusedRenderLeavesItsKeyPending(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient, partitions int) {
 		s := newStore(t, rdb, partitions, func(c *partition.Config) { c.TombstoneLife = time.Millisecond })
 		commit(t, s, partition.Operation{Kind: partition.OpPend, Key: "/a"})
-		due, _, err := s.Of("/a").Next(context.Background(), "1", 1, false)
+		round, err := s.Of("/a").Next(context.Background(), "1", 1, false)
+		due := round.Due
 		if err != nil || len(due) != 1 {
 			t.Fatalf("due: %v, %v", due, err)
 		}

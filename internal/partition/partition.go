@@ -70,6 +70,9 @@ func (s *Store) Of(key string) *Partition {
 	return s.partitions[canonical.Partition(key, len(s.partitions))]
 }
 
+// Namespace returns the namespace of the cache.
+func (s *Store) Namespace() string { return s.config.Namespace }
+
 // All returns the partitions in order.
 func (s *Store) All() []*Partition { return s.partitions }
 
@@ -84,13 +87,14 @@ type Partition struct {
 	misses  *batch.Batcher[string, Found]
 	claims  *batch.Batcher[Wish, Claim]
 	commits *batch.Batcher[[]Operation, Commit]
+	marks   *batch.Batcher[change, Marked]
 	watch   watch
 
 	floor atomic.Pointer[Position] // the highest ticket known to have existed
 }
 
 type names struct {
-	meta, index, pending, running, claims, failing, log string
+	meta, index, pending, running, claims, failing, log, groups, memberships, marks, walks string
 }
 
 // Prefix returns what the names of all keys of a partition begin with. The braces are its Redis Cluster hash tag.
@@ -107,6 +111,7 @@ func newPartition(s *Store, number int) *Partition {
 		names: names{
 			meta: prefix + "meta", index: prefix + "index", pending: prefix + "pending", running: prefix + "running",
 			claims: prefix + "claims", failing: prefix + "failing", log: prefix + "log",
+			groups: prefix + "groups", memberships: prefix + "memberships", marks: prefix + "marks", walks: prefix + "walks",
 		},
 	}
 	p.watch.partition = p
@@ -114,6 +119,7 @@ func newPartition(s *Store, number int) *Partition {
 	p.reads = batch.New(batch.Config[string, Found]{Send: p.sendReads, Flights: 2, Patience: patience})
 	p.misses = batch.New(batch.Config[string, Found]{Send: p.sendMisses, Patience: patience})
 	p.claims = batch.New(batch.Config[Wish, Claim]{Send: p.sendClaims, Flights: 2, Patience: patience})
+	p.marks = batch.New(batch.Config[change, Marked]{Send: p.sendMarks, Patience: patience})
 	p.commits = batch.New(batch.Config[[]Operation, Commit]{
 		Send: p.sendCommits, Flights: 2, Patience: patience,
 		Weight: func(ops []Operation) (n int) {

@@ -87,7 +87,8 @@ func stored(t *testing.T, key string, c partition.Claim, text string) partition.
 
 func next(t *testing.T, s *partition.Store, key string) []string {
 	t.Helper()
-	due, _, err := s.Of(key).Next(context.Background(), "next", 100, false)
+	round, err := s.Of(key).Next(context.Background(), "next", 100, false)
+	due := round.Due
 	if err != nil {
 		t.Fatal(err)
 	}

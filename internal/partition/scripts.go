@@ -8,7 +8,7 @@ import (
 )
 
 // Version is the version of the layout in Redis that this package reads and writes. It is recorded in every partition.
-const Version = 1
+const Version = 2
 
 // Guards switches single safeguards off. Only tests do that, to see the violation that the safeguard prevents.
 type Guards struct {
@@ -17,6 +17,9 @@ type Guards struct {
 
 	// NoTombstones lets a destroy leave nothing behind.
 	NoTombstones bool
+
+	// NoMarks lets an entry into a group that has changed since the entry was asked for, without a further render.
+	NoMarks bool
 
 	// LateTickets takes the ticket of a render after the application answered instead of before it was asked.
 	LateTickets bool
@@ -32,31 +35,35 @@ type Guards struct {
 // A script raises SCALESVERSION or SCALESPARTITIONS, and changes nothing, where the partition was laid out otherwise.
 // A script is one atomic step; each may run twice for one call, because go-redis re-sends after a broken connection.
 type scripts struct {
-	read, claim, next, commit, renew, tick, fill *redis.Script
+	read, claim, next, commit, renew, tick, fill, mark, walk, advance *redis.Script
 }
 
 func compile(g Guards) scripts {
 	guards := "local CHECK_TICKETS = " + strconv.FormatBool(!g.NoTicketCheck) +
 		"\nlocal LEAVE_TOMBSTONES = " + strconv.FormatBool(!g.NoTombstones) +
+		"\nlocal CHECK_MARKS = " + strconv.FormatBool(!g.NoMarks) +
 		"\nlocal EARLY_TICKETS = " + strconv.FormatBool(!g.LateTickets) + "\n"
 	script := func(parts ...string) *redis.Script {
 		return redis.NewScript(guards + prelude + strings.Join(parts, ""))
 	}
 	return scripts{
-		read:   script(readScript),
-		claim:  script(clock, stored, grant, claimScript),
-		next:   script(clock, grant, nextScript),
-		commit: script(clock, stored, commitScript),
-		renew:  script(renewScript),
-		tick:   script(clock, tickScript),
-		fill:   script(clock, fillScript),
+		read:    script(readScript),
+		claim:   script(clock, stored, grant, claimScript),
+		next:    script(clock, grant, nextScript),
+		commit:  script(clock, stored, commitScript),
+		renew:   script(renewScript),
+		tick:    script(clock, tickScript),
+		fill:    script(clock, fillScript),
+		mark:    script(clock, markScript),
+		walk:    script(clock, walkScript),
+		advance: script(advanceScript),
 	}
 }
 
 // prelude reads the meta hash and refuses a partition that was laid out otherwise.
 const prelude = `
 local meta = KEYS[1]
-local m = redis.call('HMGET', meta, 'version', 'partitions', 'incarnation', 'clock', 'filled')
+local m = redis.call('HMGET', meta, 'version', 'partitions', 'incarnation', 'clock', 'filled', 'unmarked')
 local incarnation = m[3]
 if m[1] and m[1] ~= ARGV[1] then
   return redis.error_reply('SCALESVERSION ' .. m[1])
@@ -191,11 +198,11 @@ return reply
 
 // nextScript puts the keys of expired claims back to pending and claims pending keys that are due.
 //
-//	KEYS[2] pending   KEYS[3] running   KEYS[4] claims   KEYS[5] failing
+//	KEYS[2] pending   KEYS[3] running   KEYS[4] claims   KEYS[5] failing   KEYS[6] walks
 //	ARGV[4] lease in µs   ARGV[5] token: process, '-' and what makes it unique   ARGV[6] how many at most
 //	ARGV[7] '1' to see the claims of the process
-//	returns {incarnation, a ticket of this moment, n, then for each of the n keys that were claimed: key, ticket, token;
-//	then for each key that the process had claimed before: key, ticket, token}
+//	returns {incarnation, a ticket of this moment, n, how many groups are walked, then for each of the n keys that were
+//	claimed: key, ticket, token; then for each key that the process had claimed before: key, ticket, token}
 //
 // The last part shows a process the claims that were granted to a call which it had given up, or which was sent twice.
 //
@@ -205,7 +212,7 @@ return reply
 const nextScript = `
 local failing = KEYS[5]
 local lease, most = tonumber(ARGV[4]), tonumber(ARGV[6])
-local reply = {incarnation, tick(), 0}
+local reply = {incarnation, tick(), 0, redis.call('HLEN', KEYS[6])}
 local mine = {}
 local function expire(key)
   local before = string.match(redis.call('HGET', failing, key) or '', '^%d+ (%d+)')

@@ -23,19 +23,36 @@ type Work struct {
 	// Needs are rendered. No key twice.
 	Needs []Need
 
+	// Groups have changed: their members are rendered, up to the limit of the Renderer before Perform returns, and the
+	// others in the background.
+	Groups []string
+
 	// Writes are committed together with the renders. The ones that turn out to be superseded are rendered instead.
 	Writes []partition.Operation
 }
 
 // Rendered returns the work with renders in the place of its writes.
 func (w Work) Rendered() Work {
-	needs := slices.Clone(w.Needs)
-	for _, op := range w.Writes {
-		if !slices.ContainsFunc(needs, func(n Need) bool { return n.Key == op.Key }) {
-			needs = append(needs, Need{Key: op.Key})
+	keys := make([]string, len(w.Writes))
+	for i, op := range w.Writes {
+		keys[i] = op.Key
+	}
+	return Work{Needs: join(w.Needs, keys), Groups: w.Groups}
+}
+
+// join returns the needs and those for further keys, no key twice.
+func join(needs []Need, keys []string) []Need {
+	joined, there := slices.Clone(needs), make(map[string]bool, len(needs))
+	for _, need := range needs {
+		there[need.Key] = true
+	}
+	for _, key := range keys {
+		if !there[key] {
+			there[key] = true
+			joined = append(joined, Need{Key: key})
 		}
 	}
-	return Work{Needs: needs}
+	return joined
 }
 
 const (
@@ -49,7 +66,8 @@ const (
 	maxBackoff   = time.Second
 )
 
-// Perform does the work and returns when all of it can be seen in the cache. What it renders itself becomes visible
+// Perform does the work and returns when all of it can be seen in the cache, with a result for each need and for each
+// member of a group that was rendered. What it renders itself becomes visible
 // together with the writes, in one step per partition; for keys that others are rendering it waits for the next render.
 // Outages of Redis are waited for. When ctx ends first, the renders go on without the caller. When the renderer is
 // closed, that is the error, and nobody knows what was done.
@@ -58,8 +76,16 @@ func (r *Renderer) Perform(ctx context.Context, work Work) ([]Result, error) {
 		return nil, errClosed
 	}
 	defer r.work.Done()
+	needs := work.Needs
+	if len(work.Groups) > 0 {
+		members, err := r.changed(ctx, work.Groups)
+		if err != nil {
+			return nil, err
+		}
+		needs = join(needs, members)
+	}
 	var leads, waits []*flight
-	for _, need := range work.Needs {
+	for _, need := range needs {
 		f, lead, follow := r.share.join(need.Key, need.Limited)
 		waits = append(waits, f)
 		switch {
@@ -313,17 +339,29 @@ func (r *Renderer) commitParts(p *partition.Partition, operations []partition.Op
 
 // commit commits operations, however long Redis is away. Doing it twice does no harm. The error is that the renderer was
 // closed, or that the partition is laid out otherwise.
-func (r *Renderer) commit(p *partition.Partition, operations []partition.Operation) (partition.Commit, error) {
+func (r *Renderer) commit(p *partition.Partition, operations []partition.Operation) (commit partition.Commit, err error) {
+	err = r.insist(r.stopped, func() error {
+		commit, err = p.Commit(r.stopped, operations)
+		return err
+	})
+	return commit, err
+}
+
+// insist does something however long Redis is away, until ctx ends or the renderer is closed, or the partition is laid out
+// otherwise.
+func (r *Renderer) insist(ctx context.Context, do func() error) error {
 	for backoff := firstBackoff; ; backoff = min(2*backoff, maxBackoff) {
-		if r.stopped.Err() != nil {
-			return partition.Commit{}, errClosed
-		}
-		commit, err := p.Commit(r.stopped, operations)
-		if r.stopped.Err() == nil {
+		err := do()
+		if r.stopped.Err() == nil && ctx.Err() == nil {
 			r.config.Outage.Note(err)
 		}
-		if err == nil || r.stopped.Err() != nil || errors.Is(err, partition.ErrLayout) {
-			return commit, err
+		switch {
+		case err == nil, errors.Is(err, partition.ErrLayout):
+			return err
+		case r.stopped.Err() != nil:
+			return errClosed
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
 		}
 		r.wait(backoff)
 	}

@@ -31,13 +31,18 @@ import (
 
 // Config shapes a Renderer. Every field is required but Pause and Guards.
 type Config struct {
-	Store    *partition.Store
-	App      http.Handler
-	Rules    *canonical.Rules
-	Origin   *url.URL                                         // scheme and host of every render
-	Server   *http.Server                                     // what handlers find under http.ServerContextKey
-	Mark     func(context.Context) context.Context            // marks the context of a render
-	Limit    int                                              // renders at once
+	Store  *partition.Store
+	App    http.Handler
+	Rules  *canonical.Rules
+	Origin *url.URL                              // scheme and host of every render
+	Server *http.Server                          // what handlers find under http.ServerContextKey
+	Mark   func(context.Context) context.Context // marks the context of a render
+	Limit  int                                   // renders at once
+
+	// GroupLimit is how many members of groups that have changed are rendered before Perform returns, rather than in the
+	// background.
+	GroupLimit int
+
 	Timeout  time.Duration                                    // of one render
 	MaxEntry int                                              // largest body, in bytes
 	Lease    time.Duration                                    // of a claim; that of the store
@@ -168,6 +173,7 @@ func (r *Renderer) ask(due partition.Due) (partition.Operation, Result) {
 	switch verdict {
 	case field.Store:
 		field.Strip(answer.Header)
+		op.Groups = r.groupsOf(due.Key, answer.Header)
 		entry := message.Entry{Ticket: due.Ticket, Status: answer.Status, Header: answer.Header, Body: answer.Body}
 		value, err := message.AppendEntry(nil, &entry)
 		if err != nil {
@@ -184,6 +190,15 @@ func (r *Renderer) ask(due partition.Due) (partition.Operation, Result) {
 	default:
 		return fail("%s", reason)
 	}
+}
+
+// groupsOf returns the groups that an answer puts its entry into. A field that cannot be read is ignored.
+func (r *Renderer) groupsOf(key string, header http.Header) []string {
+	groups, err := field.Groups(header, field.CacheGroups)
+	if err != nil {
+		r.config.Logger.Warn("scales: a page is in no group", "key", key, "error", err)
+	}
+	return r.config.Rules.Groups(key, groups)
 }
 
 func tooLarge(limit int) string {

@@ -29,7 +29,7 @@ func (s *shift) serve(d *jobqueue.Delivery, reserved bool) {
 	}
 	request, target, err := parseJob(d)
 	if err != nil {
-		s.bury(d, nil, problem.WorkerDied(), err.Error())
+		s.bury(d, step.Pending{}, problem.WorkerDied(), err.Error())
 		return
 	}
 	if s.isOver(d, request, target) {
@@ -62,7 +62,7 @@ func (s *shift) isOver(d *jobqueue.Delivery, request *message.Request, target *u
 	late := s.Consumer.Now() > d.Deadline
 	switch {
 	case !d.First() && (late || !step.Idempotent(request.Method)):
-		s.bury(d, s.targetOf(request, target), problem.WorkerDied(), "its worker died and it may not be repeated")
+		s.bury(d, s.around(request, target), problem.WorkerDied(), "its worker died and it may not be repeated")
 	case late:
 		reply := problem.Expired().Response()
 		reply.Header.Set("Retry-After", "1")
@@ -136,12 +136,12 @@ func (s *shift) replyTo(d *jobqueue.Delivery, result invoke.Result) *message.Res
 	return &message.Response{Status: result.Status, Header: result.Header, Body: result.Body}
 }
 
-// targetOf returns the key that a job would have had rendered.
-func (s *shift) targetOf(request *message.Request, target *url.URL) []string {
-	if key, ok := s.Rules.Target(request.Host, target, s.Exists); ok && !step.Safe(request.Method) {
-		return []string{key}
+// around returns what is rendered where nobody knows what a job has changed.
+func (s *shift) around(request *message.Request, target *url.URL) step.Pending {
+	if step.Safe(request.Method) {
+		return step.Pending{}
 	}
-	return nil
+	return s.Rules.Around(request.Host, target, s.Exists)
 }
 
 // settle does what a job owes and releases its reply.
@@ -164,7 +164,7 @@ func (s *shift) settle(d *jobqueue.Delivery, reply *message.Response, owed step.
 	}
 	debt, err := owed.Encode()
 	if err != nil {
-		s.bury(d, nil, problem.ApplicationPanicked(), "what it owes cannot be encoded: "+err.Error())
+		s.bury(d, step.Pending{}, problem.ApplicationPanicked(), "what it owes cannot be encoded: "+err.Error())
 		return
 	}
 	decide := func() bool {
@@ -173,7 +173,7 @@ func (s *shift) settle(d *jobqueue.Delivery, reply *message.Response, owed step.
 	if len(owed.Work.Writes) > 0 {
 		switch {
 		case !decide():
-			s.pend(d, owed.Keys()) // its writes are dropped, but what it named is rendered
+			s.pend(d, owed.Rest()) // its writes are dropped, but what it named is rendered
 		case s.pay(d, owed):
 			s.release(d)
 		}
@@ -205,7 +205,7 @@ func (s *shift) finishDecided(d *jobqueue.Delivery) {
 
 // pay does what a job owes to the cache.
 func (s *shift) pay(d *jobqueue.Delivery, owed step.Owed) bool {
-	if len(owed.Pending) > 0 && !s.pend(d, owed.Pending) {
+	if !owed.Pending.Empty() && !s.pend(d, owed.Pending) {
 		return false
 	}
 	if _, err := s.Renderer.Perform(s.ended, owed.Work); err != nil {
@@ -214,9 +214,9 @@ func (s *shift) pay(d *jobqueue.Delivery, owed step.Owed) bool {
 	return true
 }
 
-// pend makes keys pending.
-func (s *shift) pend(d *jobqueue.Delivery, keys []string) bool {
-	return s.retry(d, "make keys pending", func() (bool, error) { return true, s.Pend(s.ended, keys) })
+// pend has something rendered in the background.
+func (s *shift) pend(d *jobqueue.Delivery, what step.Pending) bool {
+	return s.retry(d, "make keys pending", func() (bool, error) { return true, s.Pend(s.ended, what) })
 }
 
 func (s *shift) release(d *jobqueue.Delivery) {
@@ -233,14 +233,14 @@ func (s *shift) finish(d *jobqueue.Delivery, reply *message.Response) {
 }
 
 // bury makes a job a dead letter, after what it may have changed was made pending.
-func (s *shift) bury(d *jobqueue.Delivery, keys []string, answer problem.Problem, reason string) {
+func (s *shift) bury(d *jobqueue.Delivery, changed step.Pending, answer problem.Problem, reason string) {
 	drift := d.Broken == nil // what is no job was never carried out
 	s.Logger.Error("scales: a job became a dead letter", "job", d.ID, "reason", reason, "cache may have drifted", drift)
 	text, err := encodeReply(answer.Response())
 	if err != nil {
 		text = ""
 	}
-	if len(keys) == 0 || s.pend(d, keys) {
+	if changed.Empty() || s.pend(d, changed) {
 		s.retry(d, "bury", func() (bool, error) { return s.Consumer.Bury(s.ended, d, text, reason, drift) })
 	}
 }

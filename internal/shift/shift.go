@@ -41,8 +41,8 @@ type Config struct {
 	// Exists reports whether a key has an entry or a tombstone.
 	Exists func(key string) bool
 
-	// Pend makes keys pending. Only an outage is an error.
-	Pend func(ctx context.Context, keys []string) error
+	// Pend has something rendered in the background. Only an outage is an error.
+	Pend func(ctx context.Context, what step.Pending) error
 
 	Concurrency  int           // handlers at once
 	JobTimeout   time.Duration // of a handler

@@ -10,14 +10,14 @@ import (
 
 // What one job may name and push.
 const (
-	MaxChanges = 10_000   // keys
+	MaxChanges = 10_000   // keys and groups
 	MaxBytes   = 64 << 20 // of pushed entries
 )
 
 // What a buffer refuses.
 var (
 	ErrFinished = errors.New("the handler has returned")
-	ErrTooMany  = fmt.Errorf("a job names more than %d keys", MaxChanges)
+	ErrTooMany  = fmt.Errorf("a job names more than %d keys and groups", MaxChanges)
 	ErrTooLarge = fmt.Errorf("a job pushes more than %d bytes", MaxBytes)
 )
 
@@ -26,6 +26,7 @@ type Buffer struct {
 	mu       sync.Mutex
 	finished bool
 	updates  []string
+	groups   []string
 	writes   []partition.Operation
 	bytes    int            // pushed so far, replaced ones too
 	at       map[string]int // index in writes by key
@@ -39,6 +40,17 @@ func (b *Buffer) Update(keys ...string) error {
 		return err
 	}
 	b.updates = append(b.updates, keys...)
+	return nil
+}
+
+// UpdateGroups adds groups whose members are to be rendered.
+func (b *Buffer) UpdateGroups(groups ...string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err := b.room(len(groups)); err != nil {
+		return err
+	}
+	b.groups = append(b.groups, groups...)
 	return nil
 }
 
@@ -76,7 +88,7 @@ func (b *Buffer) room(n int) error {
 	if b.finished {
 		return ErrFinished
 	}
-	if len(b.updates)+len(b.writes)+n > MaxChanges {
+	if len(b.updates)+len(b.groups)+len(b.writes)+n > MaxChanges {
 		return ErrTooMany
 	}
 	return nil
@@ -90,9 +102,9 @@ func (b *Buffer) Finished() bool {
 }
 
 // Take ends the buffer and returns what it holds.
-func (b *Buffer) Take() (updates []string, writes []partition.Operation) {
+func (b *Buffer) Take() (updates, groups []string, writes []partition.Operation) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.finished = true
-	return b.updates, b.writes
+	return b.updates, b.groups, b.writes
 }

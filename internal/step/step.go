@@ -39,23 +39,35 @@ type Owed struct {
 	// Work is done, and waited for.
 	Work render.Work
 
-	// Pending are keys that are made pending only, because the request failed: it may have changed something, but what
-	// it wrote itself is dropped.
-	Pending []string
+	// Pending is rendered some time only, because the request failed: it may have changed something, but what it wrote
+	// itself is dropped.
+	Pending Pending
 }
+
+// Pending is what is rendered in the background.
+type Pending struct {
+	Keys    []string `json:"keys,omitempty"`
+	Groups  []string `json:"groups,omitempty"`  // their members
+	Related []string `json:"related,omitempty"` // keys the members of whose groups are rendered, too
+}
+
+// Empty reports whether nothing is pending.
+func (p *Pending) Empty() bool { return len(p.Keys)+len(p.Groups)+len(p.Related) == 0 }
 
 // Empty reports whether nothing is owed.
 func (o *Owed) Empty() bool {
-	return len(o.Work.Needs) == 0 && len(o.Work.Writes) == 0 && len(o.Pending) == 0
+	return len(o.Work.Needs) == 0 && len(o.Work.Groups) == 0 && len(o.Work.Writes) == 0 && o.Pending.Empty()
 }
 
-// Keys returns all keys that are owed anything and can be rendered.
-func (o *Owed) Keys() []string {
-	keys := slices.Clone(o.Pending)
+// Rest returns what is still to be rendered where the writes of the job are dropped.
+func (o *Owed) Rest() Pending {
+	rest := o.Pending
+	rest.Keys, rest.Groups = slices.Clone(rest.Keys), slices.Concat(rest.Groups, o.Work.Groups)
 	for _, need := range o.Work.Needs {
-		keys = append(keys, need.Key)
+		rest.Keys = append(rest.Keys, need.Key)
 	}
-	return append(keys, renderable(o.Work.Writes)...)
+	rest.Keys = append(rest.Keys, renderable(o.Work.Writes)...)
+	return rest
 }
 
 // renderable returns the keys of writes that a render can replace.
@@ -90,18 +102,40 @@ func Idempotent(method string) bool {
 // Owe returns what is owed after an exchange. exists reports whether a key has an entry or a tombstone; it is asked only
 // for a target with a query.
 func (r *Rules) Owe(e Exchange, exists func(key string) bool) Owed {
-	updates, writes := e.Buffer.Take()
+	updates, groups, writes := e.Buffer.Take()
+	unsafe := !Safe(e.Method)
+	if unsafe {
+		groups = append(groups, r.invalidated(e)...)
+	}
+	groups = sorted(groups)
 	if Broken(e.Result) {
-		return r.oweBroken(e, updates, writes, exists)
+		return Owed{Pending: r.broken(e, updates, groups, writes, exists)}
 	}
 	var keys []string
-	if !Safe(e.Method) && e.Result.Status >= 200 && e.Result.Status < 400 {
+	if unsafe && e.Result.Status >= 200 && e.Result.Status < 400 {
 		if key, ok := r.Target(e.Host, e.Target, exists); ok {
 			keys = append(keys, key)
 		}
 		keys = append(keys, r.named(e)...)
 	}
-	return Owed{Work: combine(append(keys, updates...), writes)}
+	work := combine(append(keys, updates...), writes)
+	work.Groups = groups
+	return Owed{Work: work}
+}
+
+// invalidated returns the groups that a response says have changed, whatever its status (RFC 9875 §3). They are not
+// followed: groups of their members do not count.
+func (r *Rules) invalidated(e Exchange) []string {
+	groups, err := field.Groups(e.Result.Header, field.CacheGroupInvalidation)
+	if err != nil {
+		r.Logger.Error("scales: groups that a response invalidates cannot be read; the cache may have drifted", "error", err)
+	}
+	return r.Keys.GroupsOf(e.Host, groups)
+}
+
+func sorted(names []string) []string {
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // named returns the keys that the fields of a response name.
@@ -127,17 +161,25 @@ func (r *Rules) named(e Exchange) (keys []string) {
 	return keys
 }
 
-// oweBroken is Owe for a request that failed: nobody knows how far it came, so whatever it named is rendered some time.
-func (r *Rules) oweBroken(e Exchange, updates []string, writes []partition.Operation, exists func(string) bool) Owed {
-	var pending []string
+// broken is what is rendered some time after a request that failed: nobody knows how far it came, so it is whatever the
+// request named, and whatever goes together with its target.
+func (r *Rules) broken(e Exchange, updates, groups []string, writes []partition.Operation, exists func(string) bool) Pending {
+	var p Pending
 	if !Safe(e.Method) {
-		if key, ok := r.Target(e.Host, e.Target, exists); ok {
-			pending = append(pending, key)
-		}
+		p = r.Around(e.Host, e.Target, exists)
 	}
-	pending = append(append(pending, updates...), renderable(writes)...)
-	slices.Sort(pending)
-	return Owed{Pending: slices.Compact(pending)}
+	p.Keys = sorted(append(append(p.Keys, updates...), renderable(writes)...))
+	p.Groups = groups
+	return p
+}
+
+// Around returns what is rendered where nobody knows what an unsafe request has changed: its target, and the members of the
+// groups that the target is in.
+func (r *Rules) Around(host string, target *url.URL, exists func(string) bool) (p Pending) {
+	if key, ok := r.Target(host, target, exists); ok {
+		p.Keys, p.Related = []string{key}, []string{key}
+	}
+	return p
 }
 
 // Target returns the key of an unsafe request's target, if it is to be rendered: it has an entry or a tombstone, or no
@@ -169,7 +211,11 @@ func combine(keys []string, writes []partition.Operation) render.Work {
 
 // Encode writes what is owed as JSON.
 func (o *Owed) Encode() (string, error) {
-	b, err := json.Marshal(storedOwed{o.Work.Needs, storeWrites(o.Work.Writes), o.Pending})
+	stored := storedOwed{Needs: o.Work.Needs, Groups: o.Work.Groups, Writes: storeWrites(o.Work.Writes)}
+	if !o.Pending.Empty() {
+		stored.Pending = &o.Pending
+	}
+	b, err := json.Marshal(stored)
 	return string(b), err
 }
 
@@ -179,10 +225,13 @@ func Decode(s string) (Owed, error) {
 	if err := json.Unmarshal([]byte(s), &stored); err != nil {
 		return Owed{}, err
 	}
-	o := Owed{Work: render.Work{Needs: stored.Needs}, Pending: stored.Pending}
+	o := Owed{Work: render.Work{Needs: stored.Needs, Groups: stored.Groups}}
+	if stored.Pending != nil {
+		o.Pending = *stored.Pending
+	}
 	for _, w := range stored.Writes {
 		o.Work.Writes = append(o.Work.Writes, partition.Operation{
-			Kind: w.Kind, Key: w.Key, Position: partition.Position{Incarnation: w.Incarnation, Ticket: w.Ticket}, Value: string(w.Value),
+			Kind: w.Kind, Key: w.Key, Position: partition.Position{Incarnation: w.Incarnation, Ticket: w.Ticket}, Value: string(w.Value), Groups: w.Groups,
 		})
 	}
 	return o, nil
@@ -190,8 +239,9 @@ func Decode(s string) (Owed, error) {
 
 type storedOwed struct {
 	Needs   []render.Need `json:"needs,omitempty"`
+	Groups  []string      `json:"groups,omitempty"`
 	Writes  []storedWrite `json:"writes,omitempty"`
-	Pending []string      `json:"pending,omitempty"`
+	Pending *Pending      `json:"pending,omitempty"`
 }
 
 // storedWrite holds the value as bytes, which JSON writes in base64: a body is not text.
@@ -201,11 +251,12 @@ type storedWrite struct {
 	Incarnation string         `json:"incarnation,omitempty"`
 	Ticket      string         `json:"ticket,omitempty"`
 	Value       []byte         `json:"value,omitempty"`
+	Groups      []string       `json:"groups,omitempty"`
 }
 
 func storeWrites(operations []partition.Operation) (writes []storedWrite) {
 	for _, op := range operations {
-		writes = append(writes, storedWrite{op.Kind, op.Key, op.Incarnation, op.Ticket, []byte(op.Value)})
+		writes = append(writes, storedWrite{op.Kind, op.Key, op.Incarnation, op.Ticket, []byte(op.Value), op.Groups})
 	}
 	return writes
 }

@@ -17,11 +17,13 @@ import (
 func TestWhatIsOwedSurvivesItsEncoding(t *testing.T) {
 	for _, owed := range []step.Owed{
 		{},
-		{Pending: []string{"/a", "/b?x=%FF"}},
+		{Pending: step.Pending{Keys: []string{"/a", "/b?x=%FF"}}},
+		{Pending: step.Pending{Groups: []string{"", `"g" \`}, Related: []string{"/a"}}},
 		{Work: render.Work{
-			Needs: []render.Need{{Key: "/a", Limited: true}, {Key: "/b"}},
+			Needs:  []render.Need{{Key: "/a", Limited: true}, {Key: "/b"}},
+			Groups: []string{"a", "b c"},
 			Writes: []partition.Operation{
-				{Kind: partition.OpPush, Key: "/c", Position: partition.Position{Incarnation: "i", Ticket: "00000000000000000007"}, Value: "\x00\xff\n"},
+				{Kind: partition.OpPush, Key: "/c", Position: partition.Position{Incarnation: "i", Ticket: "00000000000000000007"}, Value: "\x00\xff\n", Groups: []string{"g"}},
 				{Kind: partition.OpErase, Key: "/d"},
 			},
 		}},
@@ -38,7 +40,7 @@ func TestWhatIsOwedSurvivesItsEncoding(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	f.Add(`{"needs":[{"key":"/a","limited":true}],"writes":[{"kind":"push","key":"/c","value":"AP8="}],"pending":["/b"]}`)
+	f.Add(`{"needs":[{"key":"/a","limited":true}],"writes":[{"kind":"push","key":"/c","value":"AP8=","groups":["g"]}],"groups":["a b"],"pending":{"keys":["/b"],"groups":["c"],"related":["/b"]}}`)
 	f.Add(`{}`)
 	f.Add(`[`)
 	f.Fuzz(func(t *testing.T, text string) {
@@ -69,9 +71,12 @@ func TestABufferTakesUntilItIsTaken(t *testing.T) {
 	); err != nil {
 		t.Fatal(err)
 	}
-	updates, writes := b.Take()
-	if !slices.Equal(updates, []string{"/a", "/b"}) || len(writes) != 2 || writes[0].Value != "2" {
-		t.Errorf("%v, %+v", updates, writes)
+	if err := b.UpdateGroups("g", "h"); err != nil {
+		t.Fatal(err)
+	}
+	updates, groups, writes := b.Take()
+	if !slices.Equal(updates, []string{"/a", "/b"}) || !slices.Equal(groups, []string{"g", "h"}) || len(writes) != 2 || writes[0].Value != "2" {
+		t.Errorf("%v, %v, %+v", updates, groups, writes)
 	}
 	if err := b.Update("/a"); !errors.Is(err, step.ErrFinished) {
 		t.Errorf("afterwards: %v", err)
@@ -92,7 +97,7 @@ func TestABufferIsBoundedInBytes(t *testing.T) {
 	if err := b.Write(partition.Operation{Kind: partition.OpPush, Key: "/c", Value: "x"}); !errors.Is(err, step.ErrTooLarge) {
 		t.Errorf("one byte more: %v", err)
 	}
-	if _, writes := b.Take(); len(writes) != 2 {
+	if _, _, writes := b.Take(); len(writes) != 2 {
 		t.Errorf("%d writes", len(writes))
 	}
 }
