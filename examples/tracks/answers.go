@@ -48,6 +48,8 @@ type form struct {
 	ID     int64
 	Name   string
 	Artist string
+	// ArtistSlug is that of the artist whom the track has, "" for a track that is to be made.
+	ArtistSlug string
 	// Errors are the reasons why the values were refused, by field.
 	Errors map[string]string
 }

@@ -41,7 +41,7 @@ type applicationOptions struct {
 }
 
 // application is the web application: ordinary pages and forms over a store. It knows of the cache only where a write
-// names the pages that it changed, and answers the same with and without one.
+// names the pages or groups that it changed, and answers the same with and without one.
 type application struct {
 	applicationOptions
 	store *store
@@ -74,7 +74,7 @@ func newApplication(s *store, options applicationOptions) (http.Handler, error) 
 	router.Get(onTrack+"/edit", a.page("form.html", a.readEditForm))
 	router.Get("/artists", a.page("artists.html", a.readArtists))
 	router.Get("/artists.json", a.document(a.readArtists))
-	router.Get(onArtist, a.page("artist.html", a.readArtist))
+	router.Get(onArtist, a.page("artist.html", a.readArtistPage))
 	router.Get(onArtist+".json", a.document(a.readArtist))
 	for name, contentType := range assetTypes {
 		content, err := assets.ReadFile("assets/" + name)
@@ -88,6 +88,9 @@ func newApplication(s *store, options applicationOptions) (http.Handler, error) 
 	router.Put(onTrack, a.putTrack)
 	router.Delete(onTrack, a.deleteTrack)
 	router.Post(onTrack, a.postTrack)
+	router.Put(onArtist, a.putArtist)
+	router.Post(onArtist, a.postArtist)
+	router.Post(onArtist+"/merge", a.mergeArtist)
 	return router, nil
 }
 
@@ -108,7 +111,8 @@ func (a *application) document(read reader) http.HandlerFunc {
 	})
 }
 
-// get serves what read returns by means of write. An error is told as JSON if json is set, as a page otherwise.
+// get serves what read returns by means of write, and says in which groups it is. An error is told as JSON if json is set,
+// as a page otherwise.
 func (a *application) get(read reader, json bool, write func(http.ResponseWriter, *http.Request, any)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		content, err := read(r)
@@ -116,6 +120,9 @@ func (a *application) get(read reader, json bool, write func(http.ResponseWriter
 		if err != nil {
 			a.fail(w, r, json, err)
 			return
+		}
+		if names, ok := content.(grouped); ok {
+			setGroups(w, groupsField, names.groups())
 		}
 		write(w, r, content)
 	}
@@ -127,6 +134,11 @@ func (a *application) readArtists(r *http.Request) (any, error) { return a.store
 
 func (a *application) readArtist(r *http.Request) (any, error) {
 	return a.store.artist(r.Context(), r.PathValue("slug"))
+}
+
+func (a *application) readArtistPage(r *http.Request) (any, error) {
+	found, err := a.store.artist(r.Context(), r.PathValue("slug"))
+	return artistPage{artistTracks: found, NewName: found.Name}, err
 }
 
 func (a *application) readTrack(r *http.Request) (any, error) {
@@ -145,7 +157,7 @@ func (a *application) readEditForm(r *http.Request) (any, error) {
 		return nil, err
 	}
 	t, err := a.store.track(r.Context(), id)
-	return form{ID: t.ID, Name: t.Name, Artist: t.Artist}, err
+	return form{ID: t.ID, Name: t.Name, Artist: t.Artist, ArtistSlug: t.ArtistSlug}, err
 }
 
 // pathID returns the id in the path. Every track has one path: another spelling of its number, as 007, is not found.

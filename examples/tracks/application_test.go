@@ -152,7 +152,8 @@ func TestOtherMethodsAreNotAllowed(t *testing.T) {
 	app := newApp(t, newStore(t))
 	for _, request := range []struct{ method, target, allow string }{
 		{"PATCH", "/tracks/7", "PUT"}, {"PUT", "/tracks", "POST"}, {"DELETE", "/", "GET"}, {"POST", "/tracks/7.json", "GET"},
-		{"PUT", "/artists/ada-vance", "GET"},
+		{"DELETE", "/artists/ada-vance", "PUT"}, {"PUT", "/artists", "GET"},
+		{"PUT", "/artists/ada-vance/merge", "POST"}, {"GET", "/artists/ada-vance/merge", "POST"},
 	} {
 		response := ask(t, app, request.method, request.target, "application/json", `{}`)
 		expect(t, response, http.StatusMethodNotAllowed)

@@ -10,9 +10,12 @@ import (
 	"github.com/itscales/scales"
 )
 
+// trackFields are what a client may say of a track.
+var trackFields = []string{"name", "artist"}
+
 // postTracks makes a track.
 func (a *application) postTracks(w http.ResponseWriter, r *http.Request) {
-	in, err := readSubmission(w, r, a.maxBody)
+	in, err := readSubmission(w, r, a.maxBody, trackFields...)
 	if err != nil {
 		a.fail(w, r, wantsJSON(r), err)
 		return
@@ -42,7 +45,7 @@ func (a *application) postTracks(w http.ResponseWriter, r *http.Request) {
 
 // putTrack changes a track.
 func (a *application) putTrack(w http.ResponseWriter, r *http.Request) {
-	in, err := readSubmission(w, r, a.maxBody)
+	in, err := readSubmission(w, r, a.maxBody, trackFields...)
 	if err != nil {
 		a.fail(w, r, wantsJSON(r), err)
 		return
@@ -52,7 +55,7 @@ func (a *application) putTrack(w http.ResponseWriter, r *http.Request) {
 
 // deleteTrack deletes a track.
 func (a *application) deleteTrack(w http.ResponseWriter, r *http.Request) {
-	in, err := readSubmission(w, r, a.maxBody)
+	in, err := readSubmission(w, r, a.maxBody, trackFields...)
 	if err != nil {
 		a.fail(w, r, wantsJSON(r), err)
 		return
@@ -62,7 +65,7 @@ func (a *application) deleteTrack(w http.ResponseWriter, r *http.Request) {
 
 // postTrack does what a form asks for in _method, because a form knows no other method than POST.
 func (a *application) postTrack(w http.ResponseWriter, r *http.Request) {
-	in, err := readSubmission(w, r, a.maxBody)
+	in, err := readSubmission(w, r, a.maxBody, trackFields...)
 	if err != nil {
 		a.fail(w, r, wantsJSON(r), err)
 		return

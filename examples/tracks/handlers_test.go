@@ -280,7 +280,7 @@ func FuzzSubmission(f *testing.F) {
 	f.Fuzz(func(t *testing.T, asDocument bool, body string) {
 		r := httptest.NewRequest(http.MethodPost, "/tracks", strings.NewReader(body))
 		r.Header.Set("Content-Type", map[bool]string{true: asJSON, false: asForm}[asDocument])
-		in, err := readSubmission(httptest.NewRecorder(), r, 1<<10)
+		in, err := readSubmission(httptest.NewRecorder(), r, 1<<10, trackFields...)
 		if err != nil {
 			return
 		}

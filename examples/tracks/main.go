@@ -16,8 +16,9 @@
 // with a JSON object that counts what it did. Everything else goes to standard error. SIGINT and SIGTERM let a process
 // finish what it has begun. The exit status is 0 if all is done, 1 if something failed and 2 if the flags make no sense.
 //
-// Where to start reading: application.go has the routes, handlers.go the writes, and writes.go says which pages a write
-// changes. Only handlers.go, roles.go and fill.go know of Scales.
+// Where to start reading: application.go has the routes, handlers.go the writes of tracks, and writes.go says which pages they
+// change. artists.go has the writes of artists, which name groups of pages (groups.go) in their responses and leave the
+// rest to the cache. Only handlers.go, roles.go and fill.go know of Scales.
 package main
 
 import (

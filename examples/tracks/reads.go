@@ -88,6 +88,7 @@ func (s *store) track(ctx context.Context, id int64) (track, error) {
 
 // querier is what a pool and a transaction have in common.
 type querier interface {
+	QueryContext(ctx context.Context, query string, arguments ...any) (*sql.Rows, error)
 	QueryRowContext(ctx context.Context, query string, arguments ...any) *sql.Row
 }
 
@@ -122,8 +123,12 @@ func (s *store) artists(ctx context.Context) (artistList, error) {
 
 // artist returns errNotFound for an unknown slug.
 func (s *store) artist(ctx context.Context, slug string) (artistTracks, error) {
+	return findArtist(ctx, s.read, slug)
+}
+
+func findArtist(ctx context.Context, q querier, slug string) (artistTracks, error) {
 	found := artistTracks{Tracks: []track{}}
-	rows, err := s.read.QueryContext(ctx, `
+	rows, err := q.QueryContext(ctx, `
 		SELECT a.slug, a.name, t.id, t.name
 		FROM artists a LEFT JOIN tracks t ON t.artist = a.id WHERE a.slug = ? ORDER BY t.id`, slug)
 	err = each(rows, err, func() error {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -201,6 +202,14 @@ func TestTheNumberOfTracksOfAnArtistIsKept(t *testing.T) {
 			_, err := s.remove(t.Context(), created.ID)
 			return err
 		}, map[string]int{"newcomer": 0, "ada-vance": 10}},
+		{"merge", func() error {
+			_, err := s.merge(t.Context(), "ada-vance", "newcomer")
+			return err
+		}, map[string]int{"newcomer": 10, "ada-vance": 0}},
+		{"merge with more", func() error {
+			_, err := s.merge(t.Context(), "newcomer", "bjorn-ekstrom")
+			return err
+		}, map[string]int{"newcomer": 0, "ada-vance": 0, "bjorn-ekstrom": 20}},
 	}
 	for _, step := range steps {
 		if err := step.do(); err != nil {
@@ -215,6 +224,31 @@ func TestTheNumberOfTracksOfAnArtistIsKept(t *testing.T) {
 				t.Errorf("after %s, %s has %d tracks, want %d", step.name, a.Slug, a.Tracks, want)
 			}
 		}
+	}
+}
+
+func TestOneOfManyGetsAName(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "tracks.db")
+	var all sync.WaitGroup
+	var renamed, refused atomic.Int32
+	for _, slug := range []string{"ada-vance", "harbour-and-sons", "bjorn-ekstrom", "zoe-marchetti"} {
+		s := reopen(t, path, time.Hour) // a pool of its own, as another process has
+		all.Go(func() {
+			_, err := s.rename(t.Context(), slug, "The Only One")
+			var taken *fieldError
+			switch {
+			case err == nil:
+				renamed.Add(1)
+			case errors.As(err, &taken):
+				refused.Add(1)
+			default:
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if renamed.Load() != 1 || refused.Load() != 3 {
+		t.Errorf("%d artists got the name and %d did not, want 1 and 3", renamed.Load(), refused.Load())
 	}
 }
 
@@ -264,12 +298,29 @@ func TestAFailedWriteChangesNothing(t *testing.T) {
 	if _, _, err := s.create(ctx, "Never", "Nobody"); !errors.Is(err, context.Canceled) {
 		t.Errorf("creating a track says %v, want %v", err, context.Canceled)
 	}
+	if _, err := s.rename(ctx, "ada-vance", "Never"); !errors.Is(err, context.Canceled) {
+		t.Errorf("renaming an artist says %v, want %v", err, context.Canceled)
+	}
+	if _, err := s.merge(ctx, "ada-vance", "harbour-and-sons"); !errors.Is(err, context.Canceled) {
+		t.Errorf("merging artists says %v, want %v", err, context.Canceled)
+	}
 	for _, err := range []error{
 		func() error { _, _, err := s.update(t.Context(), 5000, text("Never"), text("Nobody")); return err }(),
 		func() error { _, err := s.remove(t.Context(), 5000); return err }(),
+		func() error { _, err := s.rename(t.Context(), "nobody", "Never"); return err }(),
+		func() error { _, err := s.merge(t.Context(), "nobody", "ada-vance"); return err }(),
 	} {
 		if !errors.Is(err, errNotFound) {
-			t.Errorf("changing an unknown track says %v, want %v", err, errNotFound)
+			t.Errorf("changing what is unknown says %v, want %v", err, errNotFound)
+		}
+	}
+	for want, err := range map[fieldError]error{
+		{"name", "belongs to another artist"}: func() error { _, err := s.rename(t.Context(), "ada-vance", "Zoë Marchetti"); return err }(),
+		{"into", "names no artist"}:           func() error { _, err := s.merge(t.Context(), "ada-vance", "nobody"); return err }(),
+		{"into", "names the same artist"}:     func() error { _, err := s.merge(t.Context(), "ada-vance", "ada-vance"); return err }(),
+	} {
+		if refused := (*fieldError)(nil); !errors.As(err, &refused) || *refused != want {
+			t.Errorf("a change that is refused says %v, want %v", err, want)
 		}
 	}
 	if total, err := s.totals(t.Context()); err != nil || total.Artists != 100 || !slices.Equal(before, contents(t, s)) {

@@ -20,7 +20,7 @@ const (
 // maxFieldLength is the longest name of a track or artist, in characters.
 const maxFieldLength = 200
 
-// submission is what a client sent to make or change a track.
+// submission is what a client sent to make or change something.
 type submission struct {
 	// json says that it came as JSON and wants JSON back; otherwise it came from a form.
 	json bool
@@ -43,9 +43,9 @@ func mediaType(r *http.Request) string {
 }
 
 // readSubmission reads the body of r, of which it takes at most limit bytes. A body that cannot be read as what its
-// Content-Type says is a *refusal; values that are no good are listed in the errors of the submission. JSON is taken
-// with any method, a form with POST only. A DELETE needs no body.
-func readSubmission(w http.ResponseWriter, r *http.Request, limit int64) (submission, error) {
+// Content-Type says is a *refusal; values that are no good are listed in the errors of the submission. Only fields are
+// looked at. JSON is taken with any method, a form with POST only. A DELETE needs no body.
+func readSubmission(w http.ResponseWriter, r *http.Request, limit int64, fields ...string) (submission, error) {
 	s := submission{fields: map[string]string{}, errors: map[string]string{}}
 	switch media := mediaType(r); {
 	case bareDelete(r), r.Method == http.MethodDelete && media == mediaJSON:
@@ -61,9 +61,9 @@ func readSubmission(w http.ResponseWriter, r *http.Request, limit int64) (submis
 	r.Body = http.MaxBytesReader(w, r.Body, limit)
 	var err error
 	if s.json {
-		err = s.readJSON(r)
+		err = s.readJSON(r, fields)
 	} else {
-		err = s.readForm(r)
+		err = s.readForm(r, fields)
 	}
 	if err != nil {
 		return s, err
@@ -78,7 +78,7 @@ func readSubmission(w http.ResponseWriter, r *http.Request, limit int64) (submis
 	return s, nil
 }
 
-func (s *submission) readJSON(r *http.Request) error {
+func (s *submission) readJSON(r *http.Request, fields []string) error {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		return unreadable(err)
@@ -90,7 +90,7 @@ func (s *submission) readJSON(r *http.Request) error {
 	if err := json.Unmarshal(body, &object); err != nil || object == nil {
 		return &refusal{http.StatusBadRequest, "The body must be one JSON object."}
 	}
-	for _, field := range []string{"name", "artist"} {
+	for _, field := range fields {
 		raw, ok := object[field]
 		if !ok {
 			continue
@@ -105,11 +105,11 @@ func (s *submission) readJSON(r *http.Request) error {
 	return nil
 }
 
-func (s *submission) readForm(r *http.Request) error {
+func (s *submission) readForm(r *http.Request, fields []string) error {
 	if err := r.ParseForm(); err != nil {
 		return unreadable(err)
 	}
-	for _, field := range []string{"name", "artist"} {
+	for _, field := range fields {
 		if r.PostForm.Has(field) {
 			s.fields[field] = r.PostForm.Get(field)
 		}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -135,6 +136,80 @@ func (s *store) remove(ctx context.Context, id int64) (change, error) {
 		return err
 	})
 	return made, err
+}
+
+// fieldError is the reason why a value was refused that only the database could tell to be no good.
+type fieldError struct{ field, reason string }
+
+func (e *fieldError) Error() string { return e.field + " " + e.reason }
+
+// rename changes the name of an artist; the slug stays. It returns errNotFound for an unknown slug, and a *fieldError for
+// the name of another artist: new tracks find their artist by name.
+func (s *store) rename(ctx context.Context, slug, name string) (artistTracks, error) {
+	var renamed artistTracks
+	err := s.transaction(ctx, func(tx *sql.Tx) error {
+		id, err := artistBySlug(ctx, tx, slug)
+		if err != nil {
+			return err
+		}
+		var others int
+		row := tx.QueryRowContext(ctx, `SELECT count(*) FROM artists WHERE name = ? AND id <> ?`, name, id)
+		if err := row.Scan(&others); err != nil {
+			return fmt.Errorf("looking up the artists of a name: %w", err)
+		}
+		if others > 0 {
+			return &fieldError{"name", "belongs to another artist"}
+		}
+		if _, err := tx.ExecContext(ctx, `UPDATE artists SET name = ? WHERE id = ?`, name, id); err != nil {
+			return fmt.Errorf("renaming the artist %q: %w", slug, err)
+		}
+		renamed, err = findArtist(ctx, tx, slug)
+		return err
+	})
+	return renamed, err
+}
+
+// merge moves all tracks of an artist, who stays without any, to the artist with the slug into, whom it returns. It
+// returns errNotFound for an unknown slug, and a *fieldError if into is not the slug of another artist.
+func (s *store) merge(ctx context.Context, slug, into string) (artistTracks, error) {
+	var merged artistTracks
+	err := s.transaction(ctx, func(tx *sql.Tx) error {
+		from, err := artistBySlug(ctx, tx, slug)
+		if err != nil {
+			return err
+		}
+		to, err := artistBySlug(ctx, tx, into)
+		if errors.Is(err, errNotFound) {
+			return &fieldError{"into", "names no artist"}
+		}
+		if err != nil {
+			return err
+		}
+		if to == from {
+			return &fieldError{"into", "names the same artist"}
+		}
+		// No departure is remembered: this is done by POST, which is not run again, and every page of both artists, with
+		// those of all their tracks, is rendered after it.
+		if _, err := tx.ExecContext(ctx, `UPDATE tracks SET artist = ? WHERE artist = ?`, to, from); err != nil {
+			return fmt.Errorf("moving the tracks of %q to %q: %w", slug, into, err)
+		}
+		merged, err = findArtist(ctx, tx, into)
+		return err
+	})
+	return merged, err
+}
+
+// artistBySlug returns the id of an artist, errNotFound for an unknown slug.
+func artistBySlug(ctx context.Context, tx *sql.Tx, slug string) (int64, error) {
+	var id int64
+	err := tx.QueryRowContext(ctx, `SELECT id FROM artists WHERE slug = ?`, slug).Scan(&id)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, errNotFound
+	}
+	if err != nil {
+		return 0, fmt.Errorf("looking up the artist %q: %w", slug, err)
+	}
+	return id, nil
 }
 
 // distinct returns each of slugs once.
