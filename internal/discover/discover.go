@@ -1,5 +1,6 @@
 // Package discover finds what a resource leads to: the references in an HTML
-// page, an SVG image or a style sheet ([Links]). Whoever follows them from one page reaches the pages and
+// page, an SVG image or a style sheet ([Links]), and the locations that a sitemap
+// lists ([Sitemap]). Whoever follows them from one page reaches the pages and
 // assets of a site, without a list of its keys.
 //
 // It reads text and decides nothing: which of the references are of the same
