@@ -1,0 +1,4 @@
+package discover
+
+// SitemapWithin is Sitemap with another limit than MaxSitemapBytes.
+var SitemapWithin = sitemapWithin
