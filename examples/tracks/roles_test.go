@@ -71,6 +71,8 @@ var writes = []struct {
 	{"POST", "/tracks/8", asForm, values("_method", "DELETE"), 303, "/tracks"},
 	{"DELETE", "/tracks/1001", "", "", 204, ""},
 	{"DELETE", "/tracks/1001", "", "", 404, ""},
+	{"PUT", "/artists/ada-vance", asJSON, `{"name":"Ada V"}`, 200, ""},
+	{"POST", "/artists/orourkes-orchestra/merge", asForm, values("into", "ada-vance"), 303, "/artists/ada-vance"},
 	{"PUT", "/tracks/9", asJSON, `{"name":""}`, 422, ""},
 	{"PUT", "/tracks/9", "text/plain", `x`, 415, ""},
 }
