@@ -230,7 +230,7 @@ func (c *Cache) heal(key string) {
 	c.healing.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), c.config.timeout)
 		defer cancel()
-		if err := c.commit(ctx, []partition.Operation{{Kind: partition.OpPend, Key: key}}); err != nil {
+		if err := c.commit(ctx, []partition.Operation{update(key, "", "lost")}); err != nil {
 			c.config.logger.Warn("scales: a lost entry could not be made pending", "key", key, "error", err)
 		}
 	})
@@ -270,7 +270,7 @@ func (c *Cache) Push(ctx context.Context, key string, e Entry) error {
 	if err != nil {
 		return err
 	}
-	op, err := c.operation(key, e, nil)
+	op, err := c.operation(key, e, "", nil)
 	if err != nil {
 		return err
 	}
@@ -280,12 +280,12 @@ func (c *Cache) Push(ctx context.Context, key string, e Entry) error {
 // Destroy removes resources. A worker then confirms it by a render, except for push-only entries; until then it may hide
 // something newer.
 func (c *Cache) Destroy(ctx context.Context, keys ...string) error {
-	return c.change(ctx, partition.OpErase, keys)
+	return c.change(ctx, keys, func(key string) partition.Operation { return destroy(key, "") })
 }
 
 // Update has resources rendered by a worker. It returns when that is recorded in Redis, not when it is done.
 func (c *Cache) Update(ctx context.Context, keys ...string) error {
-	return c.change(ctx, partition.OpPend, keys)
+	return c.change(ctx, keys, func(key string) partition.Operation { return update(key, "", "update") })
 }
 
 // UpdateGroups has all members of groups rendered by workers. It returns when that is recorded in Redis, not when it is
@@ -295,16 +295,16 @@ func (c *Cache) UpdateGroups(ctx context.Context, groups ...string) error {
 	if err != nil {
 		return err
 	}
-	return c.markGroups(ctx, groups)
+	return c.markGroups(ctx, "", groups)
 }
 
 // markGroups has the members of groups made pending in every partition.
-func (c *Cache) markGroups(ctx context.Context, groups []string) error {
+func (c *Cache) markGroups(ctx context.Context, job string, groups []string) error {
 	if len(groups) == 0 {
 		return nil
 	}
 	for _, p := range c.store.All() {
-		if _, err := p.Mark(ctx, groups, 0); err != nil {
+		if _, err := p.Mark(ctx, groups, 0, job); err != nil {
 			return c.unavailable(err)
 		}
 	}
@@ -322,14 +322,19 @@ func (c *Cache) parseGroups(groups []string) ([]string, error) {
 	return c.rules.GroupsEverywhere(groups), nil
 }
 
-func (c *Cache) change(ctx context.Context, kind partition.Kind, keys []string) error {
+// update returns the change that makes a key pending.
+func update(key, job, why string) partition.Operation {
+	return partition.Operation{Kind: partition.OpPend, Key: key, Cause: partition.Cause{Job: job, Why: why}}
+}
+
+func (c *Cache) change(ctx context.Context, keys []string, operation func(key string) partition.Operation) error {
 	keys, err := c.parseAll(keys)
 	if err != nil {
 		return err
 	}
 	operations := make([]partition.Operation, len(keys))
 	for i, key := range keys {
-		operations[i] = partition.Operation{Kind: kind, Key: key}
+		operations[i] = operation(key)
 	}
 	return c.commit(ctx, operations)
 }
@@ -366,8 +371,9 @@ func (c *Cache) commit(ctx context.Context, operations []partition.Operation) er
 	return errors.Join(problems...)
 }
 
-// pend has something rendered in the background. What finds no room is logged: only an outage is an error.
-func (c *Cache) pend(ctx context.Context, what step.Pending) error {
+// pend has something rendered in the background that a job has named. What finds no room is logged: only an outage is an
+// error.
+func (c *Cache) pend(ctx context.Context, job string, what step.Pending) error {
 	groups := slices.Clone(what.Groups)
 	for _, key := range what.Related {
 		related, err := c.store.Of(key).Groups(ctx, key)
@@ -376,12 +382,13 @@ func (c *Cache) pend(ctx context.Context, what step.Pending) error {
 		}
 		groups = append(groups, related...)
 	}
-	if err := c.markGroups(ctx, groups); err != nil {
+	if err := c.markGroups(ctx, job, groups); err != nil {
 		return err
 	}
 	operations := make([]partition.Operation, len(what.Keys))
 	for i, key := range what.Keys {
-		operations[i] = partition.Operation{Kind: partition.OpPend, Key: key, Limited: true}
+		operations[i] = update(key, job, "failed request")
+		operations[i].Limited = true
 	}
 	err := c.commit(ctx, operations)
 	if errors.Is(err, ErrUnavailable) || err == nil {

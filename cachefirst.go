@@ -101,7 +101,7 @@ func (f *cacheFirst) change(w http.ResponseWriter, r *http.Request) {
 	}
 	f.noteMount(r)
 	f.start.Do(f.tend)
-	writer := newJobWriter(f.cache)
+	writer := newJobWriter(f.cache, "")
 	result := invoke.Serve(f.next, r.WithContext(writer.with(r.Context())), maxHeld)
 	scheme := "http"
 	if r.TLS != nil {
@@ -136,7 +136,7 @@ func (f *cacheFirst) pay(ctx context.Context, owed step.Owed) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()
 	if !owed.Pending.Empty() {
-		if err := f.cache.pend(ctx, owed.Pending); err != nil {
+		if err := f.cache.pend(ctx, "", owed.Pending); err != nil {
 			f.cache.config.logger.Error("scales: keys could not be made pending; the cache may have drifted", "error", err)
 		}
 	}

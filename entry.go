@@ -100,11 +100,21 @@ func (e Entry) In(groups ...string) Entry {
 	return e
 }
 
-// operation returns the change that a push of the entry under a key is. inexact is the kind of one without a ticket:
-// partition.OpPush in a job, whose floor is then set by the caller, and partition.OpOverwrite elsewhere.
-func (c *Cache) operation(key string, e Entry, floor func(*partition.Partition) partition.Position) (partition.Operation, error) {
+// destroy returns the change that a destroy of a key outside of jobs is.
+func destroy(key, job string) partition.Operation {
+	cause := partition.Cause{Job: job, Why: "destroy"}
+	value, err := message.AppendEntry(nil, &message.Entry{Gone: true, Job: job, Why: cause.Why})
+	if err != nil {
+		value = nil // the tombstone says nothing
+	}
+	return partition.Operation{Kind: partition.OpErase, Key: key, Value: string(value), Cause: cause}
+}
+
+// operation returns the change that a push of the entry under a key is. floor says what a job has seen; outside of jobs it
+// is nil.
+func (c *Cache) operation(key string, e Entry, job string, floor func(*partition.Partition) partition.Position) (partition.Operation, error) {
 	p := c.store.Of(key)
-	op := partition.Operation{Key: key}
+	op := partition.Operation{Key: key, Cause: partition.Cause{Job: job, Why: "push"}}
 	exact := len(e.Ticket.positions) > 0
 	switch {
 	case exact && len(e.Ticket.positions) != len(c.store.All()):
@@ -122,6 +132,7 @@ func (c *Cache) operation(key string, e Entry, floor func(*partition.Partition) 
 		op.Kind = map[partition.Kind]partition.Kind{
 			partition.OpPut: partition.OpDrop, partition.OpPush: partition.OpRemove, partition.OpOverwrite: partition.OpErase,
 		}[op.Kind]
+		op.Value = destroy(key, job).Value
 		return op, nil
 	}
 	if len(e.Body) > c.config.maxEntry {
@@ -141,7 +152,7 @@ func (c *Cache) operation(key string, e Entry, floor func(*partition.Partition) 
 	}
 	op.Groups = c.rules.Groups(key, groups)
 	value, err := message.AppendEntry(nil, &message.Entry{
-		Ticket: op.Ticket, Status: e.Status, Header: header, Body: e.Body, PushOnly: e.PushOnly,
+		Ticket: op.Ticket, Status: e.Status, Header: header, Body: e.Body, PushOnly: e.PushOnly, Job: job, Why: op.Cause.Why,
 	})
 	if err != nil {
 		return op, fmt.Errorf("%w: %s: %w", ErrNotStorable, key, err)

@@ -123,7 +123,7 @@ func (f *fill) one(ctx context.Context, key string) error {
 		f.note(render.Result{Key: key, State: render.Failed, Reason: err.Error()})
 		return nil
 	}
-	results, err := f.worker.renderer.Perform(ctx, render.Work{Needs: []render.Need{{Key: canonicalKey}}})
+	results, err := f.worker.renderer.Perform(ctx, render.Work{Needs: []render.Need{{Key: canonicalKey, Why: "fill"}}})
 	if err != nil {
 		return err
 	}

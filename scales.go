@@ -246,12 +246,13 @@ func chain(middleware []func(http.Handler) http.Handler, h http.Handler) http.Ha
 // jobWriter is the CacheWriter of a job.
 type jobWriter struct {
 	cache  *Cache
+	job    string // its id, "" if there is none
 	buffer *step.Buffer
 	floors []partition.Position // of all partitions, from before the handler began
 }
 
-func newJobWriter(c *Cache) *jobWriter {
-	w := &jobWriter{cache: c, buffer: new(step.Buffer)}
+func newJobWriter(c *Cache, job string) *jobWriter {
+	w := &jobWriter{cache: c, job: job, buffer: new(step.Buffer)}
 	for _, p := range c.store.All() {
 		w.floors = append(w.floors, p.Floor())
 	}
@@ -285,7 +286,7 @@ func (w *jobWriter) Push(_ context.Context, key string, e Entry) error {
 	if err != nil {
 		return err
 	}
-	op, err := w.cache.operation(key, e, w.floor)
+	op, err := w.cache.operation(key, e, w.job, w.floor)
 	if err != nil {
 		return err
 	}
@@ -299,7 +300,8 @@ func (w *jobWriter) Destroy(_ context.Context, keys ...string) error {
 	}
 	operations := make([]partition.Operation, len(keys))
 	for i, key := range keys {
-		operations[i] = partition.Operation{Kind: partition.OpRemove, Key: key, Position: w.floor(w.cache.store.Of(key))}
+		operations[i] = destroy(key, w.job)
+		operations[i].Kind, operations[i].Position = partition.OpRemove, w.floor(w.cache.store.Of(key))
 	}
 	return buffered(w.buffer.Write(operations...))
 }

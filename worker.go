@@ -107,8 +107,8 @@ func (w *Worker) Run(ctx context.Context) error {
 		Rules:    w.rules,
 		App:      w.handler,
 		Server:   w.cache.httpServer,
-		Writer: func(ctx context.Context) (context.Context, *step.Buffer) {
-			writer := newJobWriter(w.cache)
+		Writer: func(ctx context.Context, job string) (context.Context, *step.Buffer) {
+			writer := newJobWriter(w.cache, job)
 			return writer.with(ctx), writer.buffer
 		},
 		Exists:       w.cache.exists,

@@ -26,7 +26,7 @@ const (
 // point of the same number there.
 //
 // The members are ticket, pushOnly (if true), status, header and size, or for a
-// tombstone ticket and gone. The ticket comes first, so that its digits are
+// tombstone ticket and gone, and then job, why and refusal, if they are not empty. The ticket comes first, so that its digits are
 // always at [TicketOffset], and pushOnly follows it, because scripts look for
 // both there. The others may come in any order when an entry is read, and
 // members that are not known are skipped: scripts put one named floor after the
@@ -48,6 +48,16 @@ type Entry struct {
 
 	// PushOnly marks what the application cannot render.
 	PushOnly bool
+
+	// Job is the id of the job that had the entry made, if there was one.
+	Job string
+
+	// Why is what had it made, such as "target" or "group tracks".
+	Why string
+
+	// Refusal is why what the application answered must not be stored; only in
+	// a tombstone.
+	Refusal string
 }
 
 // AppendEntry appends an entry to dst. An empty ticket is written as zeros, to
@@ -62,8 +72,10 @@ func AppendEntry(dst []byte, e *Entry) ([]byte, error) {
 	switch {
 	case !isTicket(ticket):
 		return dst, fmt.Errorf("%w: ticket %q is not %d digits", ErrInvalid, excerpt(ticket), TicketWidth)
+	case !e.Gone && e.Refusal != "":
+		return dst, fmt.Errorf("%w: a refusal outside of a tombstone", ErrInvalid)
 	case e.Gone && (e.Status != 0 || len(e.Header) > 0 || len(e.Body) > 0 || e.PushOnly):
-		return dst, fmt.Errorf("%w: a tombstone has nothing but its ticket", ErrInvalid)
+		return dst, fmt.Errorf("%w: a tombstone has no response", ErrInvalid)
 	case !e.Gone && !isFinal(e.Status):
 		return dst, fmt.Errorf("%w: status %d is not that of a final response", ErrInvalid, e.Status)
 	}
@@ -71,7 +83,8 @@ func AppendEntry(dst []byte, e *Entry) ([]byte, error) {
 	dst = append(dst, ticketMember...)
 	dst = append(dst, ticket...)
 	if e.Gone {
-		return append(dst, "\",\"gone\":true}\n"...), nil
+		dst = append(dst, `","gone":true`...)
+		return append(appendOrigin(dst, e), "}\n"...), nil
 	}
 	dst = append(dst, '"')
 	if e.PushOnly {
@@ -86,11 +99,32 @@ func AppendEntry(dst []byte, e *Entry) ([]byte, error) {
 	}
 	dst = append(dst, `},"size":`...)
 	dst = strconv.AppendInt(dst, int64(len(e.Body)), 10)
-	dst = append(dst, "}\n"...)
+	dst = append(appendOrigin(dst, e), "}\n"...)
 	if len(dst)-start > MaxHead {
 		return dst[:start], fmt.Errorf("%w: metadata of %d bytes, the limit is %d", ErrInvalid, len(dst)-start, MaxHead)
 	}
 	return append(dst, e.Body...), nil
+}
+
+// appendOrigin appends the members that say where an entry comes from.
+func appendOrigin(dst []byte, e *Entry) []byte {
+	for _, member := range [...]struct{ name, value string }{{`,"job":`, e.Job}, {`,"why":`, e.Why}, {`,"refusal":`, e.Refusal}} {
+		if member.value != "" {
+			dst = appendJSONString(append(dst, member.name...), printable(member.value))
+		}
+	}
+	return dst
+}
+
+// printable returns the printable ASCII in a text, and a question mark for each
+// other byte.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}, s)
 }
 
 // appendJSONHeader appends the members of the JSON object that is a header.

@@ -30,6 +30,10 @@ func TestAnEntryIsALineOfJSONAndTheBody(t *testing.T) {
 			`{"ticket":"00001764000000000001","pushOnly":true,"status":200,"header":{},"size":0}` + "\n"},
 		{"a tombstone", &message.Entry{Ticket: ticket, Gone: true},
 			`{"ticket":"00001764000000000001","gone":true}` + "\n"},
+		{"where it comes from", &message.Entry{Ticket: ticket, Status: 200, Job: "2fc3", Why: `group "a"` + "\n"},
+			`{"ticket":"00001764000000000001","status":200,"header":{},"size":0,"job":"2fc3","why":"group \"a\"?"}` + "\n"},
+		{"a tombstone that says why", &message.Entry{Ticket: ticket, Gone: true, Why: "fill", Refusal: "Set-Cookie"},
+			`{"ticket":"00001764000000000001","gone":true,"why":"fill","refusal":"Set-Cookie"}` + "\n"},
 		{"fields", &message.Entry{Ticket: ticket, Status: 200, Header: http.Header{"Link": {"<b>", " <a>"}, "Etag": {`"v\"`}, "A": {"\t", "\x80\xff", "x\ty"}, "None": nil}},
 			`{"ticket":"00001764000000000001","status":200,"header":{"A":["","` + "\u0080\u00ff" + `","x\ty"],"Etag":["\"v\\\""],"Link":["<b>","<a>"]},"size":0}` + "\n"},
 	} {
@@ -56,6 +60,8 @@ func TestEntriesComeBackAsTheyWere(t *testing.T) {
 	for name, want := range map[string]*message.Entry{
 		"minimal":                 {Ticket: ticket, Status: 200, Header: http.Header{}},
 		"tombstone":               {Ticket: ticket, Gone: true},
+		"where it comes from":     {Ticket: ticket, Status: 200, Header: http.Header{}, Job: "2fc3", Why: `group "\`, Body: []byte("x")},
+		"a tombstone with it":     {Ticket: ticket, Gone: true, Job: "2fc3", Why: "target", Refusal: "Vary: Cookie"},
 		"pushed":                  {Ticket: ticket, Status: 410, Header: http.Header{}, PushOnly: true},
 		"binary body":             {Ticket: ticket, Status: 200, Header: http.Header{}, Body: []byte("\n\x00\xff{}")},
 		"every byte there can be": {Ticket: ticket, Status: 200, Header: http.Header{"A": {"x" + string(all) + "x"}}},

@@ -47,6 +47,9 @@ func decodeMetadata(line string) (*Entry, int64, error) {
 		PushOnly bool                `json:"pushOnly"`
 		Header   map[string][]string `json:"header"`
 		Size     *int64              `json:"size"`
+		Job      string              `json:"job"`
+		Why      string              `json:"why"`
+		Refusal  string              `json:"refusal"`
 	}
 	if err := json.Unmarshal([]byte(line), &metadata); err != nil {
 		return nil, 0, fmt.Errorf("%w: metadata: %w", ErrMalformed, err)
@@ -63,8 +66,12 @@ func decodeMetadata(line string) (*Entry, int64, error) {
 	case !metadata.Gone && (!isFinal(metadata.Status) || metadata.Size == nil):
 		return nil, 0, fmt.Errorf("%w: metadata %q without a status of a final response or without a size", ErrMalformed, excerpt(line))
 	}
-	e := &Entry{Ticket: metadata.Ticket, Status: metadata.Status, Gone: metadata.Gone, PushOnly: metadata.PushOnly}
+	e := &Entry{
+		Ticket: metadata.Ticket, Status: metadata.Status, Gone: metadata.Gone, PushOnly: metadata.PushOnly,
+		Job: printable(metadata.Job), Why: printable(metadata.Why),
+	}
 	if e.Gone {
+		e.Refusal = printable(metadata.Refusal)
 		return e, size, nil
 	}
 	e.Header = make(http.Header, len(metadata.Header))
@@ -107,7 +114,7 @@ func scanMetadata(line string) (e *Entry, size int64, ok bool) {
 	e = &Entry{Ticket: EntryTicket(line)}
 	if s.skip(`,"gone":true`) {
 		e.Gone = true
-		return e, 0, s.rest == "}"
+		return e, 0, s.origin(e)
 	}
 	e.PushOnly = s.skip(`,"pushOnly":true`)
 	if !s.skip(`,"status":`) {
@@ -125,7 +132,25 @@ func scanMetadata(line string) (e *Entry, size int64, ok bool) {
 		return nil, 0, false
 	}
 	size, ok = s.number()
-	return e, size, ok && s.rest == "}"
+	return e, size, ok && s.origin(e)
+}
+
+// origin reads where an entry comes from, up to its closing brace.
+func (s *scanner) origin(e *Entry) bool {
+	for _, member := range [...]struct {
+		name  string
+		value *string
+	}{{`,"job":`, &e.Job}, {`,"why":`, &e.Why}, {`,"refusal":`, &e.Refusal}} {
+		if !s.skip(member.name) {
+			continue
+		}
+		value, ok := s.string()
+		if !ok || value != printable(value) {
+			return false
+		}
+		*member.value = value
+	}
+	return s.rest == "}" && (e.Gone || e.Refusal == "")
 }
 
 // scanner reads JSON from the front of a string.

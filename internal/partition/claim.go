@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -17,6 +18,27 @@ type Wish struct {
 
 	// Need is "" for a new wish, else the ticket of the Busy answer to an earlier one.
 	Need string
+
+	Cause Cause
+}
+
+// A Cause is what a key is rendered or written for.
+type Cause struct {
+	Job string // the id of the job, "" if there is none
+	Why string // "target", "group tracks"; never parsed
+}
+
+// text returns the cause as it is in Redis.
+func (c Cause) text() string {
+	return jobOf(c.Job) + " " + c.Why
+}
+
+func parseCause(text string) Cause {
+	job, why, _ := strings.Cut(text, " ")
+	if job == "-" {
+		job = ""
+	}
+	return Cause{job, why}
 }
 
 // Granted says what came of a wish.
@@ -52,11 +74,11 @@ func (p *Partition) ClaimAll(ctx context.Context, wishes []Wish) ([]Claim, []err
 func (p *Partition) sendClaims(wishes []Wish) ([]Claim, error) {
 	ctx, cancel := p.background()
 	defer cancel()
-	keys := []string{p.names.pending, p.names.running, p.names.claims, p.names.failing, p.names.log}
+	keys := []string{p.names.pending, p.names.running, p.names.claims, p.names.failing, p.names.log, p.names.wanted}
 	args := []any{p.lease()}
 	for _, wish := range wishes {
 		keys = append(keys, p.entry(wish.Key))
-		args = append(args, wish.Key, wish.Token, wish.Need)
+		args = append(args, wish.Key, wish.Token, wish.Need, wish.Cause.text())
 	}
 	reply, err := p.run(ctx, p.store.scripts.claim, keys, args...)
 	if err != nil {
@@ -85,10 +107,11 @@ func (p *Partition) lease() string {
 	return strconv.FormatInt(p.store.config.ClaimLease.Microseconds(), 10)
 }
 
-// A Due is a pending key that was claimed for the caller.
+// A Due is a key that was claimed for the caller.
 type Due struct {
 	Key string
 	Position
+	Cause Cause
 }
 
 // A Held is a claim as Redis has it.
@@ -113,20 +136,20 @@ func (p *Partition) Next(ctx context.Context, token string, n int, look bool) (r
 	if look {
 		flag = "1"
 	}
-	keys := []string{p.names.pending, p.names.running, p.names.claims, p.names.failing, p.names.walks}
+	keys := []string{p.names.pending, p.names.running, p.names.claims, p.names.failing, p.names.walks, p.names.wanted}
 	reply, err := p.run(ctx, p.store.scripts.next, keys, p.lease(), token, n, flag)
 	if err != nil {
 		return round, err
 	}
-	if len(reply) < 4 || len(reply)%3 != 1 {
+	if len(reply) < 4 || len(reply)%4 != 0 {
 		return round, fmt.Errorf("next script: %d values", len(reply))
 	}
 	claimed, _ := reply[2].(int64)
 	walks, _ := reply[3].(int64)
 	round.Walks = int(walks)
 	p.learn(text(reply[0]), text(reply[1]))
-	for i := 4; i < len(reply); i += 3 {
-		claim := Due{text(reply[i]), Position{text(reply[0]), text(reply[i+1])}}
+	for i := 4; i < len(reply); i += 4 {
+		claim := Due{text(reply[i]), Position{text(reply[0]), text(reply[i+1])}, parseCause(text(reply[i+3]))}
 		if int64(len(round.Due)) < claimed {
 			round.Due = append(round.Due, claim)
 		} else {
@@ -171,10 +194,11 @@ type Operation struct {
 	Kind Kind
 	Key  string
 	Position
-	Value   string        // the encoded entry; for OpFail the error
+	Value   string        // the encoded entry or tombstone; for OpFail the error
 	Limited bool          // a request brought the key up: it counts against MaxEntries
 	Delay   time.Duration // for OpFail and OpPend
 	Groups  []string      // that the entry is in, each once; none has a tab
+	Cause   Cause         // why the key is pending, for those kinds that make it so
 }
 
 // Outcome says what came of an operation; see commitScript.
@@ -247,7 +271,7 @@ func (p *Partition) sendCommits(groups [][]Operation) ([]Commit, error) {
 	config := &p.store.config
 	keys := []string{
 		p.names.index, p.names.pending, p.names.running, p.names.claims, p.names.failing, p.names.log,
-		p.names.groups, p.names.memberships, p.names.marks,
+		p.names.groups, p.names.memberships, p.names.marks, p.names.wanted,
 	}
 	args := []any{config.TombstoneLife.Microseconds(), config.LogLength, config.MaxEntries, len(groups)}
 	total := 0
@@ -261,7 +285,7 @@ func (p *Partition) sendCommits(groups [][]Operation) ([]Commit, error) {
 				limited = "1"
 			}
 			keys = append(keys, p.entry(op.Key))
-			args = append(args, string(op.Kind), op.Key, op.Ticket, op.Incarnation, op.Value, limited, op.Delay.Microseconds(), joinGroups(op.Groups))
+			args = append(args, string(op.Kind), op.Key, op.Ticket, op.Incarnation, op.Value, limited, op.Delay.Microseconds(), joinGroups(op.Groups), op.Cause.text())
 		}
 	}
 	reply, err := p.run(ctx, p.store.scripts.commit, keys, args...)

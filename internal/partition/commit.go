@@ -4,12 +4,12 @@ package partition
 //
 //	KEYS[2] index (sorted set of the keys that have an entry)   KEYS[3] pending   KEYS[4] running   KEYS[5] claims
 //	KEYS[6] failing (hash: key to "ticket count error")         KEYS[7] log (stream)
-//	KEYS[8] groups   KEYS[9] memberships   KEYS[10] marks (see groups.go)
-//	KEYS[11…] the entry of each operation
+//	KEYS[8] groups   KEYS[9] memberships   KEYS[10] marks (see groups.go)   KEYS[11] wanted
+//	KEYS[12…] the entry of each operation
 //	ARGV[4] life of a tombstone in µs   ARGV[5] length of the log   ARGV[6] how many entries, and how many pending keys,
 //	        at most   ARGV[7] number of groups; then for each group the number of its operations and for each of them
 //	        kind, key, ticket, incarnation, value, limited ('1' or ''), delay in µs, the groups that the entry is in,
-//	        each followed by a tab
+//	        each followed by a tab, and the cause
 //
 // Kinds, by what fixes their place among the writes to the key:
 //
@@ -36,7 +36,7 @@ package partition
 //	               the oldest tombstone that is sure to live
 const commitScript = `
 local index, pending, running, claims, failing, log = KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
-local groups, memberships, marks = KEYS[8], KEYS[9], KEYS[10]
+local groups, memberships, marks, wanted = KEYS[8], KEYS[9], KEYS[10], KEYS[11]
 local life, log_length, most = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
 local max_delay = 60000000
 local ceiling, horizon = fixed(math.max(last, now)), fixed(math.max(0, last - life, now - life))
@@ -49,7 +49,7 @@ local function misplaced(op)
 end
 
 -- Check everything before the first write: an error midway rolls nothing back.
-local ops, at, key_at = {}, 8, 11
+local ops, at, key_at = {}, 8, 12
 for _ = 1, tonumber(ARGV[7]) do
   local first, refusal = #ops + 1, nil
   local count = tonumber(ARGV[at])
@@ -57,9 +57,10 @@ for _ = 1, tonumber(ARGV[7]) do
   for _ = 1, count do
     local op = {kind = ARGV[at], key = ARGV[at + 1], ticket = ARGV[at + 2], incarnation = ARGV[at + 3],
       value = ARGV[at + 4], limited = ARGV[at + 5] == '1', delay = tonumber(ARGV[at + 6]), groups = ARGV[at + 7],
-      entry = KEYS[key_at]}
+      cause = ARGV[at + 8], entry = KEYS[key_at]}
+    op.origin = string.match(op.value, '^{"ticket":"%d+","gone":true(.*)$') or '}\n' -- of a tombstone: the rest of its line
     ops[#ops + 1] = op
-    at, key_at = at + 8, key_at + 1
+    at, key_at = at + 9, key_at + 1
     if fenced[op.kind] then refusal = refusal or misplaced(op) end
   end
   if refusal then
@@ -71,6 +72,10 @@ local tail = nil
 local function record(op, what)
   tail = redis.call('XADD', log, 'MAXLEN', '~', log_length, '*', 'key', op.key, 'ticket', op.ticket, 'op', what)
 end
+local function want(op, due, cause)
+  redis.call('ZADD', pending, fixed(due), op.key)
+  redis.call('HSETNX', wanted, op.key, string.format('%.0f', now) .. ' ' .. cause)
+end
 -- What the application cannot render is never pending.
 local function pend(op, due)
   local _, push_only = head_of(op.entry)
@@ -81,7 +86,7 @@ local function pend(op, due)
     return true
   end
   if redis.call('ZCARD', pending) >= most then return false end
-  redis.call('ZADD', pending, fixed(due), op.key)
+  want(op, due, op.cause)
   return true
 end
 -- release ends the claim that has the ticket; who waited for its end finds the key due.
@@ -126,14 +131,15 @@ local function put(op)
   redis.call('ZADD', index, 0, op.key)
   regroup(op, op.groups)
   record(op, 'store')
-  if changed_since(op) then redis.call('ZADD', pending, fixed(now), op.key) end
+  if changed_since(op) then want(op, now, '- a group changed meanwhile') end
   return 'stored'
 end
 -- A tombstone lives until a lower ticket is refused as old; the clock of tickets may be ahead of Redis's.
 local function bury(op)
   if LEAVE_TOMBSTONES then
     local rest = life + math.max(0, tonumber(op.ticket) - now)
-    redis.call('SET', op.entry, '{"ticket":"' .. op.ticket .. '"' .. (op.floor or '') .. ',"gone":true' .. (op.erased or '') .. '}\n', 'PX', math.ceil(rest / 1000))
+    redis.call('SET', op.entry, '{"ticket":"' .. op.ticket .. '"' .. (op.floor or '') .. ',"gone":true' .. (op.erased or '') .. op.origin,
+      'PX', math.ceil(rest / 1000))
   else
     redis.call('DEL', op.entry)
   end
@@ -232,6 +238,7 @@ does.overwrite = function(op)
   if string.sub(op.value, 32, 48) == '","pushOnly":true' then
     local outcome = settled(op, put)
     redis.call('ZREM', pending, op.key)
+    redis.call('HDEL', wanted, op.key)
     redis.call('HDEL', failing, op.key)
     return outcome
   end

@@ -16,7 +16,7 @@ import (
 //	groups       sorted set of "group TAB key", all with score 0, so that the members of a group are a range
 //	memberships  hash: key to its groups, each followed by a tab
 //	marks        sorted set: group to the ticket at which it changed last
-//	walks        hash: group to "ticket since wrapped cursor stop", of groups whose members are still to be made pending
+//	walks        hash: group to "ticket since wrapped cursor stop job", of groups whose members are still to be made pending
 //
 // A change of a group leaves a mark, and in the same step lists the members. What joins later, with a ticket from before
 // the mark, is pending at once:
@@ -30,6 +30,14 @@ import (
 
 // maxMarks is how many groups have a mark of their own.
 const maxMarks = 10_000
+
+// jobOf returns a job as it is in Redis.
+func jobOf(id string) string {
+	if id == "" {
+		return "-"
+	}
+	return id
+}
 
 func joinGroups(groups []string) string {
 	if len(groups) == 0 {
@@ -49,7 +57,7 @@ func splitGroups(joined string) []string {
 //
 //	KEYS[2] groups   KEYS[3] marks   KEYS[4] walks
 //	ARGV[4] life of a tombstone in µs   ARGV[5] how many marks at most   ARGV[6…] for each group: its name, how many of its
-//	members to return at most
+//	members to return at most, the job that changed it or '-'
 //	returns {incarnation, ticket of the mark, then for each group a list of keys}
 //
 // A walk that is under way goes on from where it is, around and up to there, with the new ticket: a group that changes
@@ -59,8 +67,8 @@ local groups, marks, walks = KEYS[2], KEYS[3], KEYS[4]
 local life, most = tonumber(ARGV[4]), tonumber(ARGV[5])
 local mark = tick()
 local reply = {incarnation, mark}
-for a = 6, #ARGV, 2 do
-  local group, limit = ARGV[a], tonumber(ARGV[a + 1])
+for a = 6, #ARGV, 3 do
+  local group, limit, job = ARGV[a], tonumber(ARGV[a + 1]), ARGV[a + 2]
   redis.call('ZADD', marks, mark, group)
   local members = redis.call('ZRANGEBYLEX', groups, '[' .. group .. '\t', '(' .. group .. '\n', 'LIMIT', 0, limit + 1)
   local keys = {}
@@ -69,9 +77,9 @@ for a = 6, #ARGV, 2 do
     local walk = redis.call('HGET', walks, group) or ''
     local since, cursor = string.match(walk, '^%d+ (%d+) %d (%S+)')
     if since then
-      redis.call('HSET', walks, group, mark .. ' ' .. since .. ' 0 ' .. cursor .. ' ' .. cursor)
+      redis.call('HSET', walks, group, mark .. ' ' .. since .. ' 0 ' .. cursor .. ' ' .. cursor .. ' ' .. job)
     else
-      redis.call('HSET', walks, group, mark .. ' ' .. string.format('%.0f', now) .. ' 0 ' .. (keys[#keys] or '-') .. ' -')
+      redis.call('HSET', walks, group, mark .. ' ' .. string.format('%.0f', now) .. ' 0 ' .. (keys[#keys] or '-') .. ' - ' .. job)
     end
   end
   reply[#reply + 1] = keys
@@ -91,24 +99,24 @@ return reply
 //	KEYS[2] walks   KEYS[3] groups   KEYS[4] pending
 //	ARGV[4] how many members at most   ARGV[5] how many keys may be due already
 //	returns {} if there is nothing to do now, else {incarnation, group, its walk, its walk after this step or '' if it ends
-//	then, ticket of the walk, keys…}
+//	then, ticket of the walk, its job or '-', keys…}
 const walkScript = `
 if redis.call('ZCOUNT', KEYS[4], '-inf', fixed(now)) >= tonumber(ARGV[5]) then return {} end
 local group = redis.call('HRANDFIELD', KEYS[2])
 if not group then return {} end
 local walk = redis.call('HGET', KEYS[2], group)
-local ticket, since, wrapped, cursor, stop = string.match(walk, '^(%d+) (%d+) (%d) (%S+) (%S+)$')
-if not ticket then return {incarnation, group, walk, '', ''} end
+local ticket, since, wrapped, cursor, stop, job = string.match(walk, '^(%d+) (%d+) (%d) (%S+) (%S+) (%S+)$')
+if not ticket then return {incarnation, group, walk, '', '', '-'} end
 local from, to = '[' .. group .. '\t', '(' .. group .. '\n'
 if cursor ~= '-' then from = '(' .. group .. '\t' .. cursor end
 if wrapped == '1' then to = '[' .. group .. '\t' .. stop end
 local members = redis.call('ZRANGEBYLEX', KEYS[3], from, to, 'LIMIT', 0, ARGV[4])
-local reply = {incarnation, group, walk, '', ticket}
+local reply = {incarnation, group, walk, '', ticket, job}
 for _, member in ipairs(members) do reply[#reply + 1] = string.sub(member, #group + 2) end
 if #members == tonumber(ARGV[4]) then
-  reply[4] = ticket .. ' ' .. since .. ' ' .. wrapped .. ' ' .. reply[#reply] .. ' ' .. stop
+  reply[4] = ticket .. ' ' .. since .. ' ' .. wrapped .. ' ' .. reply[#reply] .. ' ' .. stop .. ' ' .. job
 elseif wrapped == '0' and stop ~= '-' then
-  reply[4] = ticket .. ' ' .. since .. ' 1 - ' .. stop
+  reply[4] = ticket .. ' ' .. since .. ' 1 - ' .. stop .. ' ' .. job
 end
 return reply
 `
@@ -127,18 +135,25 @@ return 1
 type change struct {
 	groups []string
 	limit  int
+	job    string
 }
+
+// A Member is a key and a group that it is in.
+type Member struct{ Key, Group string }
+
+// GroupWhy returns what a Cause says of a key that is rendered because its group has changed.
+func GroupWhy(group string) string { return "group " + group }
 
 // Marked is what a change of groups has found.
 type Marked struct {
 	Position          // of the change: a render with a higher ticket has seen it
-	Members  []string // up to the limit of each group; each key once
+	Members  []Member // up to the limit of each group; each key once, in order
 }
 
 // Mark notes that groups have changed. It returns up to limit members of each; those beyond are made pending little by
-// little, by whoever calls Walk. Doing it twice has them rendered twice.
-func (p *Partition) Mark(ctx context.Context, groups []string, limit int) (Marked, error) {
-	return p.marks.Do(ctx, change{groups, limit})
+// little, by whoever calls Walk. Doing it twice has them rendered twice. job is the id of the job that changed them, if any.
+func (p *Partition) Mark(ctx context.Context, groups []string, limit int, job string) (Marked, error) {
+	return p.marks.Do(ctx, change{groups, limit, job})
 }
 
 // sendMarks marks each group once, however many have changed it.
@@ -155,7 +170,7 @@ func (p *Partition) sendMarks(changes []change) ([]Marked, error) {
 		for _, group := range c.groups {
 			if _, ok := at[part{group, c.limit}]; !ok {
 				at[part{group, c.limit}] = len(at)
-				args = append(args, group, c.limit)
+				args = append(args, group, c.limit, jobOf(c.job))
 			}
 		}
 	}
@@ -173,11 +188,11 @@ func (p *Partition) sendMarks(changes []change) ([]Marked, error) {
 		for _, group := range c.groups {
 			keys, _ := reply[2+at[part{group, c.limit}]].([]any)
 			for _, key := range keys {
-				marked[i].Members = append(marked[i].Members, text(key))
+				marked[i].Members = append(marked[i].Members, Member{text(key), group})
 			}
 		}
-		slices.Sort(marked[i].Members)
-		marked[i].Members = slices.Compact(marked[i].Members)
+		slices.SortStableFunc(marked[i].Members, func(a, b Member) int { return strings.Compare(a.Key, b.Key) })
+		marked[i].Members = slices.CompactFunc(marked[i].Members, func(a, b Member) bool { return a.Key == b.Key })
 	}
 	return marked, nil
 }
@@ -188,13 +203,14 @@ func (p *Partition) Walk(ctx context.Context, n, backlog int) (bool, error) {
 	timed, cancel := context.WithTimeout(ctx, p.store.config.Timeout)
 	defer cancel()
 	reply, err := p.run(timed, p.store.scripts.walk, []string{p.names.walks, p.names.groups, p.names.pending}, n, backlog)
-	if err != nil || len(reply) < 5 {
+	if err != nil || len(reply) < 6 {
 		return false, err
 	}
-	operations := make([]Operation, 0, len(reply)-5)
+	operations := make([]Operation, 0, len(reply)-6)
 	position := Position{text(reply[0]), text(reply[4])}
-	for _, key := range reply[5:] {
-		operations = append(operations, Operation{Kind: OpPend, Key: text(key), Position: position})
+	cause := Cause{parseCause(text(reply[5])).Job, GroupWhy(text(reply[1]))}
+	for _, key := range reply[6:] {
+		operations = append(operations, Operation{Kind: OpPend, Key: text(key), Position: position, Cause: cause})
 	}
 	if len(operations) > 0 {
 		commit, err := p.Commit(ctx, operations)

@@ -25,13 +25,16 @@ func render(t *testing.T, s *partition.Store, key string, groups ...string) part
 	return commit(t, s, in(stored(t, key, claim(t, s, key, key, ""), "a page"), groups...))[0]
 }
 
-func mark(t *testing.T, s *partition.Store, key string, limit int, groups ...string) partition.Marked {
+func mark(t *testing.T, s *partition.Store, key string, limit int, groups ...string) (keys []string) {
 	t.Helper()
-	marked, err := s.Of(key).Mark(context.Background(), groups, limit)
+	marked, err := s.Of(key).Mark(context.Background(), groups, limit, "the-job")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return marked
+	for _, member := range marked.Members {
+		keys = append(keys, member.Key)
+	}
+	return keys
 }
 
 // walk takes steps until there is none to take, and returns the keys that are due then.
@@ -109,7 +112,7 @@ func TestAGroupIsNoPrefixOfAnother(t *testing.T) {
 		render(t, s, "/c", "x/c")
 		render(t, s, "/d", "xx", "")
 		for group, want := range map[string]string{"x": "/a", "x ": "/b", "x/c": "/c", "xx": "/d", "": "/d"} {
-			if got := mark(t, s, "/a", 10, group).Members; !slices.Equal(got, []string{want}) {
+			if got := mark(t, s, "/a", 10, group); !slices.Equal(got, []string{want}) {
 				t.Errorf("members of %q: %q", group, got)
 			}
 		}
@@ -198,13 +201,13 @@ func TestMembersBeyondTheLimitAreWalked(t *testing.T) {
 			all = append(all, fmt.Sprintf("/%02d", i))
 			render(t, s, all[i], "g", "other")
 		}
-		if got := mark(t, s, "/", 25, "g").Members; !slices.Equal(got, all) {
+		if got := mark(t, s, "/", 25, "g"); !slices.Equal(got, all) {
 			t.Errorf("members within the limit: %q", got)
 		}
 		if got := walk(t, s, "/", 10); len(got) != 0 {
 			t.Errorf("due, although the caller renders all of them: %q", got)
 		}
-		if got := mark(t, s, "/", 5, "g").Members; !slices.Equal(got, all[:5]) {
+		if got := mark(t, s, "/", 5, "g"); !slices.Equal(got, all[:5]) {
 			t.Errorf("members at the limit: %q", got)
 		}
 		render(t, s, "/07", "g") // has seen the change

@@ -94,7 +94,7 @@ type Partition struct {
 }
 
 type names struct {
-	meta, index, pending, running, claims, failing, log, groups, memberships, marks, walks string
+	meta, index, pending, running, claims, failing, log, wanted, groups, memberships, marks, walks string
 }
 
 // Prefix returns what the names of all keys of a partition begin with. The braces are its Redis Cluster hash tag.
@@ -110,7 +110,7 @@ func newPartition(s *Store, number int) *Partition {
 		prefix: prefix,
 		names: names{
 			meta: prefix + "meta", index: prefix + "index", pending: prefix + "pending", running: prefix + "running",
-			claims: prefix + "claims", failing: prefix + "failing", log: prefix + "log",
+			claims: prefix + "claims", failing: prefix + "failing", log: prefix + "log", wanted: prefix + "wanted",
 			groups: prefix + "groups", memberships: prefix + "memberships", marks: prefix + "marks", walks: prefix + "walks",
 		},
 	}

@@ -110,18 +110,26 @@ end
 // grant gives a key to a render until its lease ends.
 //
 //	KEYS[2] pending (sorted set: key by due time in µs)   KEYS[3] running (sorted set: key by end of lease in µs)
-//	KEYS[4] claims (hash: key to "ticket token")
+//	KEYS[4] claims (hash: key to "ticket token cause")
+//	KEYS[7] wanted (hash: pending key to "since cause": the time in µs since when it is pending, and why)
+//
+// A cause is "job why", with "-" where there is no job; see Cause.
 const grant = `
-local pending, running, claims = KEYS[2], KEYS[3], KEYS[4]
+local pending, running, claims, wanted = KEYS[2], KEYS[3], KEYS[4], KEYS[7]
+local function want(key, due, cause)
+  redis.call('ZADD', pending, due, key)
+  redis.call('HSETNX', wanted, key, string.format('%.0f', now) .. ' ' .. cause)
+end
 -- A lease that ends much later than one that begins now is from before Redis's clock was put back.
 local function runs(until_, lease)
   return until_ and tonumber(until_) > now and tonumber(until_) < now + 100 * lease
 end
-local function grant(key, token, lease)
+local function grant(key, token, lease, cause)
   local ticket = tick()
   redis.call('ZADD', running, fixed(now + lease), key)
-  redis.call('HSET', claims, key, ticket .. ' ' .. token)
+  redis.call('HSET', claims, key, ticket .. ' ' .. token .. ' ' .. cause)
   redis.call('ZREM', pending, key)
+  redis.call('HDEL', wanted, key)
   return ticket
 end
 `
@@ -148,8 +156,9 @@ return reply
 
 // claimScript claims keys for renders.
 //
-//	KEYS[2] pending   KEYS[3] running   KEYS[4] claims   KEYS[5] failing   KEYS[6] log   KEYS[7…] entries
-//	ARGV[4] lease in µs   ARGV[5…] for each entry: key, token of this claim, need
+//	KEYS[2] pending   KEYS[3] running   KEYS[4] claims   KEYS[5] failing   KEYS[6] log   KEYS[7] wanted
+//	KEYS[8…] entries
+//	ARGV[4] lease in µs   ARGV[5…] for each entry: key, token of this claim, need, cause
 //
 // need is ” for a new wish, else the ticket that an earlier call returned with "busy": a render with a higher ticket
 // has seen what the caller wants to be seen.
@@ -163,11 +172,11 @@ return reply
 const claimScript = `
 local failing, log = KEYS[5], KEYS[6]
 local lease = tonumber(ARGV[4])
-local function claim(entry, key, token, need)
+local function claim(entry, key, token, need, cause)
   local ticket, push_only, floor = head_of(entry)
   if push_only then return 'pushed', ticket, '' end
   local holder = redis.call('HGET', claims, key)
-  if holder and string.sub(holder, 22) == token then return 'claimed', string.sub(holder, 1, 20), '' end
+  if holder and string.match(holder, '^%d+ (%S+)') == token then return 'claimed', string.sub(holder, 1, 20), '' end
   if need ~= '' then
     if floor > need then return 'done', ticket, '' end
     local failure = redis.call('HGET', failing, key)
@@ -178,15 +187,15 @@ local function claim(entry, key, token, need)
   local until_ = redis.call('ZSCORE', running, key)
   if holder and runs(until_, lease) then
     if need == '' then need = tick() end
-    redis.call('ZADD', pending, until_, key)
+    want(key, until_, cause)
     return 'busy', need, ''
   end
-  return 'claimed', grant(key, token, lease), ''
+  return 'claimed', grant(key, token, lease, cause), ''
 end
 local reply = {incarnation, '0-0'}
-for i = 7, #KEYS do
-  local a = 5 + (i - 7) * 3
-  local outcome, ticket, detail = claim(KEYS[i], ARGV[a], ARGV[a + 1], ARGV[a + 2])
+for i = 8, #KEYS do
+  local a = 5 + (i - 8) * 4
+  local outcome, ticket, detail = claim(KEYS[i], ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3])
   reply[#reply + 1] = outcome
   reply[#reply + 1] = ticket
   reply[#reply + 1] = detail
@@ -198,11 +207,11 @@ return reply
 
 // nextScript puts the keys of expired claims back to pending and claims pending keys that are due.
 //
-//	KEYS[2] pending   KEYS[3] running   KEYS[4] claims   KEYS[5] failing   KEYS[6] walks
+//	KEYS[2] pending   KEYS[3] running   KEYS[4] claims   KEYS[5] failing   KEYS[6] walks   KEYS[7] wanted
 //	ARGV[4] lease in µs   ARGV[5] token: process, '-' and what makes it unique   ARGV[6] how many at most
 //	ARGV[7] '1' to see the claims of the process
 //	returns {incarnation, a ticket of this moment, n, how many groups are walked, then for each of the n keys that were
-//	claimed: key, ticket, token; then for each key that the process had claimed before: key, ticket, token}
+//	claimed: key, ticket, token, cause; then the same for each key that the process had claimed before}
 //
 // The last part shows a process the claims that were granted to a call which it had given up, or which was sent twice.
 //
@@ -219,9 +228,10 @@ local function expire(key)
   local count = tonumber(before or '0') + 1
   local delay = 0
   if count > 1 then delay = math.min(lease * 2 ^ math.min(count - 2, 4), 60000000) end
+  local cause = string.match(redis.call('HGET', claims, key) or '', '^%d+ %S+ (.*)$') or '-'
   redis.call('ZREM', running, key)
   redis.call('HDEL', claims, key)
-  redis.call('ZADD', pending, fixed(now + delay), key)
+  want(key, fixed(now + delay), cause)
   redis.call('HSET', failing, key, fixed(0) .. ' ' .. string.format('%.0f', count) .. ' the process that rendered it has gone')
 end
 for _, key in ipairs(redis.call('ZRANGEBYSCORE', running, '-inf', fixed(now), 'LIMIT', 0, 100)) do expire(key) end
@@ -233,11 +243,9 @@ if ARGV[7] == '1' then
   local process = string.match(ARGV[5], '^.*%-') or ' '
   local held = redis.call('HGETALL', claims)
   for i = 1, #held, 2 do
-    local token = string.sub(held[i + 1], 22)
-    if string.sub(token, 1, #process) == process then
-      mine[#mine + 1] = held[i]
-      mine[#mine + 1] = string.sub(held[i + 1], 1, 20)
-      mine[#mine + 1] = token
+    local ticket, token, cause = string.match(held[i + 1], '^(%d+) (%S+) ?(.*)$')
+    if token and string.sub(token, 1, #process) == process then
+      for _, value in ipairs({held[i], ticket, token, cause}) do mine[#mine + 1] = value end
     end
   end
 end
@@ -247,10 +255,9 @@ if most > 0 then
     if until_ then
       redis.call('ZADD', pending, until_, key)
     else
+      local cause = string.match(redis.call('HGET', wanted, key) or '', '^%d+ (.*)$') or '-'
       reply[3] = reply[3] + 1
-      reply[#reply + 1] = key
-      reply[#reply + 1] = grant(key, ARGV[5], lease)
-      reply[#reply + 1] = ARGV[5]
+      for _, value in ipairs({key, grant(key, ARGV[5], lease, cause), ARGV[5], cause}) do reply[#reply + 1] = value end
     end
   end
 end

@@ -7,51 +7,58 @@ import (
 	"github.com/itscales/scales/internal/partition"
 )
 
+// found is what a change of groups has found in a partition.
+type found struct {
+	partition *partition.Partition
+	partition.Marked
+	err error
+}
+
 // changed marks groups in every partition, and returns the members that are to be rendered now, at most as many as the
 // limit of the renderer. All others are left to the background. Outages of Redis are waited for.
 //
 // A partition lists up to the limit of each group by itself, and has what is beyond walked. What all of them together
 // list beyond the limit is made pending.
-func (r *Renderer) changed(ctx context.Context, groups []string) ([]string, error) {
-	type found struct {
-		partition *partition.Partition
-		partition.Marked
-		err error
-	}
+func (r *Renderer) changed(ctx context.Context, work Work) ([]Need, error) {
 	var all []*found
 	for _, p := range r.config.Store.All() {
 		all = append(all, &found{partition: p})
 	}
 	each(all, func(f *found) {
 		f.err = r.insist(ctx, func() (err error) {
-			f.Marked, err = f.partition.Mark(ctx, groups, r.config.GroupLimit)
+			f.Marked, err = f.partition.Mark(ctx, work.Groups, r.config.GroupLimit, work.Job)
 			return err
 		})
 	})
-	var members []string
+	var needs []Need
 	for _, f := range all {
 		if f.err != nil {
 			return nil, f.err
 		}
-		room := min(r.config.GroupLimit-len(members), len(f.Members))
-		members = append(members, f.Members[:room]...)
-		if err := r.pend(ctx, f.partition, f.Members[room:], f.Position); err != nil {
+		room := min(r.config.GroupLimit-len(needs), len(f.Members))
+		for _, member := range f.Members[:room] {
+			needs = append(needs, Need{Key: member.Key, Why: partition.GroupWhy(member.Group)})
+		}
+		if err := r.pend(ctx, f, f.Members[room:], work.Job); err != nil {
 			return nil, err
 		}
 	}
-	return members, nil
+	return needs, nil
 }
 
-// pend makes keys pending, unless what is there shows the position.
-func (r *Renderer) pend(ctx context.Context, p *partition.Partition, keys []string, position partition.Position) error {
-	operations := make([]partition.Operation, len(keys))
-	for i, key := range keys {
-		operations[i] = partition.Operation{Kind: partition.OpPend, Key: key, Position: position}
+// pend makes members pending, unless what is there has seen the change.
+func (r *Renderer) pend(ctx context.Context, f *found, members []partition.Member, job string) error {
+	operations := make([]partition.Operation, len(members))
+	for i, member := range members {
+		operations[i] = partition.Operation{
+			Kind: partition.OpPend, Key: member.Key, Position: f.Position,
+			Cause: partition.Cause{Job: job, Why: partition.GroupWhy(member.Group)},
+		}
 	}
 	for part := range partition.Parts(operations) {
 		var commit partition.Commit
 		err := r.insist(ctx, func() (err error) {
-			commit, err = p.Commit(ctx, part)
+			commit, err = f.partition.Commit(ctx, part)
 			return err
 		})
 		if err != nil {

@@ -16,10 +16,16 @@ type Need struct {
 
 	// Limited is true where a request brought the key up, rather than the application.
 	Limited bool `json:"limited,omitempty"`
+
+	// Why it is to be rendered, to be shown to people: "target", "group tracks".
+	Why string `json:"why,omitempty"`
 }
 
 // Work is what one job, or one program, wants done to the cache.
 type Work struct {
+	// Job is the id of the job, "" if there is none.
+	Job string
+
 	// Needs are rendered. No key twice.
 	Needs []Need
 
@@ -33,23 +39,23 @@ type Work struct {
 
 // Rendered returns the work with renders in the place of its writes.
 func (w Work) Rendered() Work {
-	keys := make([]string, len(w.Writes))
+	needs := make([]Need, len(w.Writes))
 	for i, op := range w.Writes {
-		keys[i] = op.Key
+		needs[i] = Need{Key: op.Key, Why: op.Cause.Why}
 	}
-	return Work{Needs: join(w.Needs, keys), Groups: w.Groups}
+	return Work{Job: w.Job, Needs: join(w.Needs, needs), Groups: w.Groups}
 }
 
-// join returns the needs and those for further keys, no key twice.
-func join(needs []Need, keys []string) []Need {
+// join returns the needs and further ones, no key twice.
+func join(needs, further []Need) []Need {
 	joined, there := slices.Clone(needs), make(map[string]bool, len(needs))
 	for _, need := range needs {
 		there[need.Key] = true
 	}
-	for _, key := range keys {
-		if !there[key] {
-			there[key] = true
-			joined = append(joined, Need{Key: key})
+	for _, need := range further {
+		if !there[need.Key] {
+			there[need.Key] = true
+			joined = append(joined, need)
 		}
 	}
 	return joined
@@ -78,7 +84,7 @@ func (r *Renderer) Perform(ctx context.Context, work Work) ([]Result, error) {
 	defer r.work.Done()
 	needs := work.Needs
 	if len(work.Groups) > 0 {
-		members, err := r.changed(ctx, work.Groups)
+		members, err := r.changed(ctx, work)
 		if err != nil {
 			return nil, err
 		}
@@ -86,7 +92,7 @@ func (r *Renderer) Perform(ctx context.Context, work Work) ([]Result, error) {
 	}
 	var leads, waits []*flight
 	for _, need := range needs {
-		f, lead, follow := r.share.join(need.Key, need.Limited)
+		f, lead, follow := r.share.join(need.Key, need.Limited, partition.Cause{Job: work.Job, Why: need.Why})
 		waits = append(waits, f)
 		switch {
 		case lead:
@@ -107,7 +113,7 @@ func (r *Renderer) Perform(ctx context.Context, work Work) ([]Result, error) {
 		select {
 		case again := <-own:
 			if len(again) > 0 {
-				if results, err := r.Perform(ctx, Work{Needs: again}); err != nil {
+				if results, err := r.Perform(ctx, Work{Job: work.Job, Needs: again}); err != nil {
 					return results, err
 				}
 			}
@@ -224,14 +230,14 @@ func (r *Renderer) claimAndAsk(b *batchOf) {
 	}
 	wishes := make([]partition.Wish, len(b.leads))
 	for i, f := range b.leads {
-		wishes[i] = partition.Wish{Key: f.key, Token: r.asking()}
+		wishes[i] = partition.Wish{Key: f.key, Token: r.asking(), Cause: f.cause}
 	}
 	claims, errs := b.partition.ClaimAll(r.stopped, wishes)
 	var granted []partition.Due
 	for i, f := range b.leads {
 		switch {
 		case errs[i] == nil && claims[i].Granted == partition.Claimed:
-			due := partition.Due{Key: f.key, Position: claims[i].Position}
+			due := partition.Due{Key: f.key, Position: claims[i].Position, Cause: f.cause}
 			b.mine = append(b.mine, f)
 			granted = append(granted, due)
 			r.hold(b.partition, due)
@@ -281,7 +287,7 @@ func (r *Renderer) askInTurn(due partition.Due) (partition.Operation, Result) {
 	case <-r.stopped.Done():
 		reason = "the renderer was closed"
 	}
-	op := partition.Operation{Kind: partition.OpFail, Key: due.Key, Position: due.Position, Value: reason, Delay: r.config.Retry}
+	op := partition.Operation{Kind: partition.OpFail, Key: due.Key, Position: due.Position, Cause: due.Cause, Value: reason, Delay: r.config.Retry}
 	return op, Result{due.Key, Failed, reason}
 }
 
@@ -312,7 +318,7 @@ func (r *Renderer) commitBatch(b *batchOf) (superseded []Need) {
 	}
 	for i, op := range b.writes {
 		if err != nil || overtaken(op, commit.Outcomes[len(b.mine)+i]) {
-			superseded = append(superseded, Need{Key: op.Key})
+			superseded = append(superseded, Need{Key: op.Key, Why: op.Cause.Why})
 		}
 	}
 	return superseded
@@ -412,7 +418,7 @@ func (r *Renderer) pursue(f *flight, claim partition.Claim, token string) {
 			need = claim.Ticket
 			missed = r.await(p, f.key, claim.Tail, missed)
 		case partition.Claimed:
-			due := partition.Due{Key: f.key, Position: claim.Position}
+			due := partition.Due{Key: f.key, Position: claim.Position, Cause: f.cause}
 			r.hold(p, due)
 			r.asked(token)
 			operations, results := r.askAll([]partition.Due{due})
@@ -442,7 +448,7 @@ func (r *Renderer) pursue(f *flight, claim partition.Claim, token string) {
 			return
 		}
 		var err error
-		claim, err = p.Claim(r.stopped, partition.Wish{Key: f.key, Token: token, Need: need})
+		claim, err = p.Claim(r.stopped, partition.Wish{Key: f.key, Token: token, Need: need, Cause: f.cause})
 		if r.stopped.Err() != nil {
 			r.share.land(f, Result{f.key, Failed, "the renderer was closed"})
 			return

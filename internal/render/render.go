@@ -97,7 +97,7 @@ func New(config Config) *Renderer {
 		config: config, token: rand.Text(), slots: make(chan struct{}, config.Limit), kick: make(chan struct{}, 1),
 	}
 	r.share.flights = make(map[string]*pair)
-	r.held.claims, r.held.asking = make(map[partition.Due]heldClaim), make(map[string]bool)
+	r.held.claims, r.held.asking = make(map[place]heldClaim), make(map[string]bool)
 	r.stopped, r.stop = context.WithCancel(context.Background())
 	return r
 }
@@ -145,7 +145,7 @@ type Result struct {
 // ask renders a key: it returns the operation that commits what the application answered, and why if that is a failure
 // or a refusal.
 func (r *Renderer) ask(due partition.Due) (partition.Operation, Result) {
-	op := partition.Operation{Key: due.Key, Position: due.Position}
+	op := partition.Operation{Key: due.Key, Position: due.Position, Cause: due.Cause}
 	fail := func(format string, args ...any) (partition.Operation, Result) {
 		reason := fmt.Sprintf(format, args...)
 		op.Kind, op.Value, op.Delay = partition.OpFail, reason, r.config.Retry
@@ -174,7 +174,9 @@ func (r *Renderer) ask(due partition.Due) (partition.Operation, Result) {
 	case field.Store:
 		field.Strip(answer.Header)
 		op.Groups = r.groupsOf(due.Key, answer.Header)
-		entry := message.Entry{Ticket: due.Ticket, Status: answer.Status, Header: answer.Header, Body: answer.Body}
+		entry := message.Entry{
+			Ticket: due.Ticket, Status: answer.Status, Header: answer.Header, Body: answer.Body, Job: due.Cause.Job, Why: due.Cause.Why,
+		}
 		value, err := message.AppendEntry(nil, &entry)
 		if err != nil {
 			return fail("%v", err)
@@ -182,14 +184,25 @@ func (r *Renderer) ask(due partition.Due) (partition.Operation, Result) {
 		op.Kind, op.Value = partition.OpStore, string(value)
 		return op, Result{due.Key, Stored, ""}
 	case field.Destroy:
-		op.Kind = partition.OpDestroy
+		op.Kind, op.Value = partition.OpDestroy, tombstone(due, "")
 		return op, Result{due.Key, Destroyed, ""}
 	case field.Refuse:
-		op.Kind = partition.OpRefuse
+		op.Kind, op.Value = partition.OpRefuse, tombstone(due, reason)
 		return op, Result{due.Key, Refused, reason}
 	default:
 		return fail("%s", reason)
 	}
+}
+
+// tombstone returns what is left of a key that was rendered in vain.
+func tombstone(due partition.Due, refusal string) string {
+	value, err := message.AppendEntry(nil, &message.Entry{
+		Ticket: due.Ticket, Gone: true, Job: due.Cause.Job, Why: due.Cause.Why, Refusal: refusal,
+	})
+	if err != nil {
+		return "" // a tombstone that says nothing
+	}
+	return string(value)
 }
 
 // groupsOf returns the groups that an answer puts its entry into. A field that cannot be read is ignored.

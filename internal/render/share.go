@@ -2,6 +2,8 @@ package render
 
 import (
 	"sync"
+
+	"github.com/itscales/scales/internal/partition"
 )
 
 // share lets all callers in a process that need the same key wait for the same render.
@@ -25,33 +27,34 @@ type pair struct {
 type flight struct {
 	key     string
 	limited bool
-	sealed  bool          // guarded by share.mu
-	done    chan struct{} // closed when result is set
+	cause   partition.Cause // of who needed it first
+	sealed  bool            // guarded by share.mu
+	done    chan struct{}   // closed when result is set
 	result  Result
 }
 
 // join returns the flight that shows what the caller needs shown, and what the caller has to do for it: with lead it
 // claims and renders the key itself; with follow it lets somebody do so when current has landed; otherwise it waits.
-func (s *share) join(key string, limited bool) (f *flight, lead bool, follow *flight) {
+func (s *share) join(key string, limited bool, cause partition.Cause) (f *flight, lead bool, follow *flight) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.flights[key]
 	switch {
 	case p == nil:
-		f = newFlight(key, limited)
+		f = newFlight(key, limited, cause)
 		s.flights[key] = &pair{current: f}
 		return f, true, nil
 	case !p.current.sealed:
 		return p.current, false, nil
 	case p.next == nil:
-		p.next = newFlight(key, limited)
+		p.next = newFlight(key, limited, cause)
 		return p.next, false, p.current
 	}
 	return p.next, false, nil
 }
 
-func newFlight(key string, limited bool) *flight {
-	return &flight{key: key, limited: limited, done: make(chan struct{})}
+func newFlight(key string, limited bool, cause partition.Cause) *flight {
+	return &flight{key: key, limited: limited, cause: cause, done: make(chan struct{})}
 }
 
 // seal ends the time in which a flight can be joined. It comes before the claim is sent.

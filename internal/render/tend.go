@@ -152,7 +152,7 @@ func (r *Renderer) renderDue(p *partition.Partition, due partition.Due) {
 	switch {
 	case err != nil:
 	case commit.Outcomes[0].Again():
-		_, _ = r.commit(p, []partition.Operation{{Kind: partition.OpPend, Key: due.Key}})
+		_, _ = r.commit(p, []partition.Operation{{Kind: partition.OpPend, Key: due.Key, Cause: due.Cause}})
 	default:
 		r.conclude(results[0], commit.Outcomes[0])
 	}
@@ -161,20 +161,27 @@ func (r *Renderer) renderDue(p *partition.Partition, due partition.Due) {
 // held are the claims that this process holds. While there are any, their leases are prolonged.
 type held struct {
 	mu      sync.Mutex
-	claims  map[partition.Due]heldClaim
+	claims  map[place]heldClaim
 	asking  map[string]bool // tokens of calls whose answer may still come
 	running bool
 }
 
+// place is what tells a claim from all others.
+type place struct {
+	key string
+	partition.Position
+}
+
 type heldClaim struct {
 	partition *partition.Partition
+	due       partition.Due
 	since     time.Time
 }
 
 func (r *Renderer) hold(p *partition.Partition, due partition.Due) {
 	r.held.mu.Lock()
 	defer r.held.mu.Unlock()
-	r.held.claims[due] = heldClaim{p, time.Now()}
+	r.held.claims[place{due.Key, due.Position}] = heldClaim{p, due, time.Now()}
 	if !r.held.running && r.stopped.Err() == nil {
 		r.held.running = true
 		r.work.Go(r.renew)
@@ -201,14 +208,14 @@ func (r *Renderer) asked(token string) {
 func (r *Renderer) knows(claim partition.Held) bool {
 	r.held.mu.Lock()
 	defer r.held.mu.Unlock()
-	_, ok := r.held.claims[claim.Due]
+	_, ok := r.held.claims[place{claim.Key, claim.Position}]
 	return ok || r.held.asking[claim.Token]
 }
 
 func (r *Renderer) release(op partition.Operation) {
 	r.held.mu.Lock()
 	defer r.held.mu.Unlock()
-	delete(r.held.claims, partition.Due{Key: op.Key, Position: op.Position})
+	delete(r.held.claims, place{op.Key, op.Position})
 }
 
 // renew prolongs leases until no claim is held. Most renders are over before it looks for the first time.
@@ -228,9 +235,9 @@ func (r *Renderer) renew() {
 			r.held.mu.Unlock()
 			return
 		}
-		for due, claim := range r.held.claims {
+		for _, claim := range r.held.claims {
 			if time.Since(claim.since) > r.config.Lease/4 {
-				old[claim.partition] = append(old[claim.partition], due)
+				old[claim.partition] = append(old[claim.partition], claim.due)
 			}
 		}
 		r.held.mu.Unlock()

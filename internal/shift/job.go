@@ -101,13 +101,13 @@ func parseJob(d *jobqueue.Delivery) (*message.Request, *url.URL, error) {
 func (s *shift) execute(d *jobqueue.Delivery, request *message.Request, target *url.URL) (*message.Response, step.Owed) {
 	ctx, cancel := context.WithTimeout(s.ended, s.JobTimeout)
 	defer cancel()
-	ctx, buffer := s.Writer(ctx)
+	ctx, buffer := s.Writer(ctx, d.ID)
 	call := invoke.Call{
 		Method: request.Method, Target: request.Target, Host: request.Host, Scheme: d.Scheme, RemoteAddr: d.Remote,
 		Header: request.Header, Body: request.Body, Server: s.Server,
 	}
 	exchange := step.Exchange{
-		Method: request.Method, Scheme: d.Scheme, Host: request.Host, Target: target, Buffer: buffer,
+		Job: d.ID, Method: request.Method, Scheme: d.Scheme, Host: request.Host, Target: target, Buffer: buffer,
 	}
 	r, err := call.Request(ctx)
 	if err != nil { // it was checked when the job was parsed
@@ -198,6 +198,7 @@ func (s *shift) finishDecided(d *jobqueue.Delivery) {
 	if err != nil {
 		s.Logger.Error("scales: what a job owes cannot be decoded; the cache may have drifted", "job", d.ID, "error", err)
 	}
+	owed.Work.Job = d.ID
 	if s.pay(d, owed) {
 		s.release(d)
 	}
@@ -216,7 +217,7 @@ func (s *shift) pay(d *jobqueue.Delivery, owed step.Owed) bool {
 
 // pend has something rendered in the background.
 func (s *shift) pend(d *jobqueue.Delivery, what step.Pending) bool {
-	return s.retry(d, "make keys pending", func() (bool, error) { return true, s.Pend(s.ended, what) })
+	return s.retry(d, "make keys pending", func() (bool, error) { return true, s.Pend(s.ended, d.ID, what) })
 }
 
 func (s *shift) release(d *jobqueue.Delivery) {

@@ -35,14 +35,14 @@ type Config struct {
 	App      http.Handler
 	Server   *http.Server // what handlers find under http.ServerContextKey
 
-	// Writer gives the context of a job its writer, whose changes the buffer collects.
-	Writer func(context.Context) (context.Context, *step.Buffer)
+	// Writer gives the context of a job, which has an id, its writer, whose changes the buffer collects.
+	Writer func(ctx context.Context, job string) (context.Context, *step.Buffer)
 
 	// Exists reports whether a key has an entry or a tombstone.
 	Exists func(key string) bool
 
-	// Pend has something rendered in the background. Only an outage is an error.
-	Pend func(ctx context.Context, what step.Pending) error
+	// Pend has something rendered in the background that a job has named. Only an outage is an error.
+	Pend func(ctx context.Context, job string, what step.Pending) error
 
 	Concurrency  int           // handlers at once
 	JobTimeout   time.Duration // of a handler

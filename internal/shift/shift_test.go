@@ -60,8 +60,8 @@ func start(t *testing.T, rdb redis.UniversalClient, app http.HandlerFunc, lease 
 		defer close(ended)
 		shift.Run(ctx, shift.Config{
 			Consumer: b.consumer, Renderer: renderer, Rules: &step.Rules{Keys: rules, Origin: origin, Logger: logger}, App: app,
-			Server: &http.Server{}, Writer: func(ctx context.Context) (context.Context, *step.Buffer) { return ctx, new(step.Buffer) },
-			Exists: func(string) bool { return false }, Pend: func(context.Context, step.Pending) error { return nil },
+			Server: &http.Server{}, Writer: func(ctx context.Context, _ string) (context.Context, *step.Buffer) { return ctx, new(step.Buffer) },
+			Exists: func(string) bool { return false }, Pend: func(context.Context, string, step.Pending) error { return nil },
 			Concurrency: 16, JobTimeout: time.Minute, DrainTimeout: 5 * time.Second, MaxReply: 1 << 20, Logger: logger, Outage: redisLog,
 			Guards: guards,
 		})

@@ -28,6 +28,7 @@ type Rules struct {
 
 // An Exchange is a request and what the application answered.
 type Exchange struct {
+	Job                  string // the id of the job, "" if there is none
 	Method, Scheme, Host string
 	Target               *url.URL
 	Result               invoke.Result
@@ -111,15 +112,18 @@ func (r *Rules) Owe(e Exchange, exists func(key string) bool) Owed {
 	if Broken(e.Result) {
 		return Owed{Pending: r.broken(e, updates, groups, writes, exists)}
 	}
-	var keys []string
+	var needs []render.Need
 	if unsafe && e.Result.Status >= 200 && e.Result.Status < 400 {
 		if key, ok := r.Target(e.Host, e.Target, exists); ok {
-			keys = append(keys, key)
+			needs = append(needs, render.Need{Key: key, Why: "target"})
 		}
-		keys = append(keys, r.named(e)...)
+		needs = append(needs, r.named(e)...)
 	}
-	work := combine(append(keys, updates...), writes)
-	work.Groups = groups
+	for _, key := range updates {
+		needs = append(needs, render.Need{Key: key, Why: "update"})
+	}
+	work := combine(needs, writes)
+	work.Job, work.Groups = e.Job, groups
 	return Owed{Work: work}
 }
 
@@ -139,26 +143,31 @@ func sorted(names []string) []string {
 }
 
 // named returns the keys that the fields of a response name.
-func (r *Rules) named(e Exchange) (keys []string) {
-	references := slices.Concat(
-		e.Result.Header.Values("Location"), e.Result.Header.Values("Content-Location"),
-		field.LinkTargets(e.Result.Header.Values("Link"), "invalidates"),
-	)
+func (r *Rules) named(e Exchange) (needs []render.Need) {
 	base := &url.URL{Scheme: e.Scheme, Host: e.Host, Path: e.Target.Path, RawPath: e.Target.RawPath, RawQuery: e.Target.RawQuery}
-	for _, reference := range references {
-		host, path, query, ok := field.SameOrigin(reference, base, e.Host, r.Origin.Host)
-		if !ok {
-			r.refused.Do(func() {
-				r.Logger.Warn("scales: a Location, Content-Location or Link names another origin and is ignored; further ones are not logged",
-					"reference", reference, "host", e.Host, "origin", r.Origin.String())
-			})
-			continue
-		}
-		if key, err := r.Keys.Key(host, path, query); err == nil {
-			keys = append(keys, key)
+	for _, by := range [...]struct {
+		field      string
+		references []string
+	}{
+		{"Location", e.Result.Header.Values("Location")},
+		{"Content-Location", e.Result.Header.Values("Content-Location")},
+		{"Link", field.LinkTargets(e.Result.Header.Values("Link"), "invalidates")},
+	} {
+		for _, reference := range by.references {
+			host, path, query, ok := field.SameOrigin(reference, base, e.Host, r.Origin.Host)
+			if !ok {
+				r.refused.Do(func() {
+					r.Logger.Warn("scales: a Location, Content-Location or Link names another origin and is ignored; further ones are not logged",
+						"reference", reference, "host", e.Host, "origin", r.Origin.String())
+				})
+				continue
+			}
+			if key, err := r.Keys.Key(host, path, query); err == nil {
+				needs = append(needs, render.Need{Key: key, Why: by.field})
+			}
 		}
 	}
-	return keys
+	return needs
 }
 
 // broken is what is rendered some time after a request that failed: nobody knows how far it came, so it is whatever the
@@ -191,13 +200,14 @@ func (r *Rules) Target(host string, target *url.URL, exists func(key string) boo
 
 // combine joins keys to be rendered and writes. A key that is rendered anyway needs no push that would have to be
 // confirmed.
-func combine(keys []string, writes []partition.Operation) render.Work {
+func combine(needs []render.Need, writes []partition.Operation) render.Work {
 	var work render.Work
 	seen := make(map[string]bool)
-	for _, key := range keys {
-		if !seen[key] {
-			seen[key] = true
-			work.Needs = append(work.Needs, render.Need{Key: key, Limited: true})
+	for _, need := range needs {
+		if !seen[need.Key] {
+			seen[need.Key] = true
+			need.Limited = true
+			work.Needs = append(work.Needs, need)
 		}
 	}
 	for _, op := range writes {
@@ -232,6 +242,7 @@ func Decode(s string) (Owed, error) {
 	for _, w := range stored.Writes {
 		o.Work.Writes = append(o.Work.Writes, partition.Operation{
 			Kind: w.Kind, Key: w.Key, Position: partition.Position{Incarnation: w.Incarnation, Ticket: w.Ticket}, Value: string(w.Value), Groups: w.Groups,
+			Cause: partition.Cause{Job: w.Job, Why: w.Why},
 		})
 	}
 	return o, nil
@@ -252,11 +263,13 @@ type storedWrite struct {
 	Ticket      string         `json:"ticket,omitempty"`
 	Value       []byte         `json:"value,omitempty"`
 	Groups      []string       `json:"groups,omitempty"`
+	Job         string         `json:"job,omitempty"`
+	Why         string         `json:"why,omitempty"`
 }
 
 func storeWrites(operations []partition.Operation) (writes []storedWrite) {
 	for _, op := range operations {
-		writes = append(writes, storedWrite{op.Kind, op.Key, op.Incarnation, op.Ticket, []byte(op.Value), op.Groups})
+		writes = append(writes, storedWrite{op.Kind, op.Key, op.Incarnation, op.Ticket, []byte(op.Value), op.Groups, op.Cause.Job, op.Cause.Why})
 	}
 	return writes
 }

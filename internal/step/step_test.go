@@ -20,10 +20,10 @@ func TestWhatIsOwedSurvivesItsEncoding(t *testing.T) {
 		{Pending: step.Pending{Keys: []string{"/a", "/b?x=%FF"}}},
 		{Pending: step.Pending{Groups: []string{"", `"g" \`}, Related: []string{"/a"}}},
 		{Work: render.Work{
-			Needs:  []render.Need{{Key: "/a", Limited: true}, {Key: "/b"}},
+			Needs:  []render.Need{{Key: "/a", Limited: true, Why: "target"}, {Key: "/b"}},
 			Groups: []string{"a", "b c"},
 			Writes: []partition.Operation{
-				{Kind: partition.OpPush, Key: "/c", Position: partition.Position{Incarnation: "i", Ticket: "00000000000000000007"}, Value: "\x00\xff\n", Groups: []string{"g"}},
+				{Kind: partition.OpPush, Key: "/c", Position: partition.Position{Incarnation: "i", Ticket: "00000000000000000007"}, Value: "\x00\xff\n", Groups: []string{"g"}, Cause: partition.Cause{Job: "j", Why: "push"}},
 				{Kind: partition.OpErase, Key: "/d"},
 			},
 		}},
