@@ -13,6 +13,7 @@ import (
 	"github.com/itscales/scales/internal/canonical"
 	"github.com/itscales/scales/internal/jobqueue"
 	"github.com/itscales/scales/internal/partition"
+	"github.com/itscales/scales/internal/render"
 )
 
 // Options are sealed per role: one that is given to the wrong constructor does not compile.
@@ -280,6 +281,8 @@ func (c *serverConfig) validate() error {
 type renderConfig struct {
 	concurrency int
 	timeout     time.Duration
+
+	guards render.Guards // tests and benchmarks only
 }
 
 func defaultRenderConfig() renderConfig {

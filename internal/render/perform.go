@@ -58,6 +58,9 @@ func (r *Renderer) Perform(ctx context.Context, work Work) ([]Result, error) {
 		return nil, errClosed
 	}
 	defer r.work.Done()
+	if r.config.Guards.NoSharing {
+		return r.performAlone(ctx, work)
+	}
 	var leads, waits []*flight
 	for _, need := range work.Needs {
 		f, lead, follow := r.share.join(need.Key, need.Limited)
