@@ -41,6 +41,10 @@ load: ## WRITES (20000) mixed writes and reads through many processes built with
 bench: ## The queue against a plain Redis list
 	go run ./internal/bench -run queue
 
+.PHONY: storm
+storm: ## 2000 writes to one page at once, with and without shared renders
+	go run ./internal/bench -run storm
+
 .PHONY: cover
 cover: ## Statement coverage of all packages, as cover.out and cover.html
 	go test -coverpkg=./... -coverprofile=cover.out ./...

@@ -13,6 +13,7 @@ import (
 	"github.com/itscales/scales/internal/canonical"
 	"github.com/itscales/scales/internal/jobqueue"
 	"github.com/itscales/scales/internal/partition"
+	"github.com/itscales/scales/internal/render"
 )
 
 // Options are sealed per role: one that is given to the wrong constructor does not compile.
@@ -281,6 +282,8 @@ type renderConfig struct {
 	concurrency int
 	groupLimit  int
 	timeout     time.Duration
+
+	guards render.Guards // tests and benchmarks only
 }
 
 func defaultRenderConfig() renderConfig {

@@ -43,6 +43,7 @@ func NewWorker(cache *Cache, app http.Handler, opts ...WorkerOption) (*Worker, e
 		return nil, errors.New("scales: NewWorker: nil handler")
 	}
 	config := defaultWorkerConfig()
+	config.render.guards = render.GuardsOf(app)
 	for _, o := range opts {
 		o.applyWorker(&config)
 	}
@@ -64,6 +65,7 @@ func (c *Cache) newRenderer(config renderConfig, app http.Handler) *render.Rende
 		Store: c.store, App: app, Rules: c.rules, Origin: c.origin, Mark: markRendering, Server: c.httpServer,
 		Limit: config.concurrency, GroupLimit: config.groupLimit, Timeout: config.timeout, MaxEntry: c.config.maxEntry,
 		Lease: c.config.claimLease, Retry: 500 * time.Millisecond, Logger: c.config.logger, Outage: c.outage,
+		Guards: config.guards,
 	})
 	c.onClose(r.Close)
 	return r

@@ -121,15 +121,15 @@ func usageAt(ctx context.Context, rdb redis.UniversalClient, at time.Time) (usag
 	case <-ctx.Done():
 		return usage{}, context.Cause(ctx)
 	}
-	var own syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &own); err != nil {
-		return usage{}, fmt.Errorf("getrusage: %w", err)
+	own, err := ownUsage()
+	if err != nil {
+		return usage{}, err
 	}
 	info, err := rdb.Info(ctx, "cpu").Result()
 	if err != nil {
 		return usage{}, err
 	}
-	u := usage{process: time.Duration(own.Utime.Nano() + own.Stime.Nano())}
+	u := usage{process: own}
 	for line := range strings.Lines(info) {
 		name, value, _ := strings.Cut(strings.TrimSpace(line), ":")
 		if name == "used_cpu_sys" || name == "used_cpu_user" {
@@ -141,4 +141,12 @@ func usageAt(ctx context.Context, rdb redis.UniversalClient, at time.Time) (usag
 		}
 	}
 	return u, nil
+}
+
+func ownUsage() (time.Duration, error) {
+	var own syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &own); err != nil {
+		return 0, fmt.Errorf("getrusage: %w", err)
+	}
+	return time.Duration(own.Utime.Nano() + own.Stime.Nano()), nil
 }

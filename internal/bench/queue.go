@@ -56,11 +56,15 @@ func queueFigures() []figure {
 
 // benchQueue compares request/reply through the queue with the same over a list.
 func benchQueue(ctx context.Context, s settings) error {
-	options, stop, err := s.connect()
+	url, stop, err := s.server()
 	if err != nil {
 		return err
 	}
 	defer stop()
+	options, err := redis.ParseURL(url)
+	if err != nil {
+		return fmt.Errorf("%w: -redis: %w", errUsage, err)
+	}
 	stopProfile, err := profileTo(s.profile)
 	if err != nil {
 		return err

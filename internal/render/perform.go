@@ -73,10 +73,10 @@ const (
 )
 
 // Perform does the work and returns when all of it can be seen in the cache, with a result for each need and for each
-// member of a group that was rendered. What it renders itself becomes visible
-// together with the writes, in one step per partition; for keys that others are rendering it waits for the next render.
-// Outages of Redis are waited for. When ctx ends first, the renders go on without the caller. When the renderer is
-// closed, that is the error, and nobody knows what was done.
+// member of a group that was rendered. What it renders itself becomes visible together with the writes, in one step per
+// partition; for keys that others are rendering it waits for the next render. Outages of Redis are waited for. When ctx
+// ends first, the renders go on without the caller. When the renderer is closed, that is the error, and nobody knows what
+// was done.
 func (r *Renderer) Perform(ctx context.Context, work Work) ([]Result, error) {
 	if !r.enter() {
 		return nil, errClosed
@@ -89,6 +89,9 @@ func (r *Renderer) Perform(ctx context.Context, work Work) ([]Result, error) {
 			return nil, err
 		}
 		needs = join(needs, members)
+	}
+	if r.config.Guards.NoSharing {
+		return r.performAlone(ctx, Work{Needs: needs, Writes: work.Writes})
 	}
 	var leads, waits []*flight
 	for _, need := range needs {

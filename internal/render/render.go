@@ -54,10 +54,14 @@ type Config struct {
 	Guards Guards
 }
 
-// Guards switches single safeguards off. Only tests do that, to see the violation that the safeguard prevents.
+// Guards switches single safeguards off. Only tests do that, to see the violation that the safeguard prevents, and
+// benchmarks, to measure what a safeguard is worth.
 type Guards struct {
 	// NoAdoption leaves claims to their leases that were granted to calls which were given up.
 	NoAdoption bool
+
+	// NoSharing has Perform make a render for each need, however many are under way for the same key.
+	NoSharing bool
 }
 
 // A Moment is a place in the life of a render at which a test may interfere.

@@ -1,0 +1,175 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/itscales/scales"
+	"github.com/itscales/scales/internal/jobqueue"
+	"github.com/itscales/scales/internal/partition"
+)
+
+// stormWorkers is how many worker processes there are.
+const stormWorkers = 2
+
+// A site is what a storm hits: a cache, a server of it in this process, reached over HTTP, and worker processes. All
+// options are the library's defaults.
+type site struct {
+	url     string // of the server
+	cache   *scales.Cache
+	rdb     *redis.Client
+	running string // the Redis key that holds what is being rendered
+	workers []*workerProcess
+	closers []func(context.Context) error // the last comes first
+}
+
+// clientOf returns a client with the options that are in the URL, and defaults, that heeds the deadlines of contexts.
+func clientOf(url string) (*redis.Client, error) {
+	options, err := redis.ParseURL(url)
+	if err != nil {
+		return nil, fmt.Errorf("%w: -redis: %w", errUsage, err)
+	}
+	options.ContextTimeoutEnabled = true
+	return redis.NewClient(options), nil
+}
+
+// startSite returns when the cache is filled and all workers take jobs. What it has started is killed when ctx ends.
+func startSite(ctx context.Context, redisURL string, alone bool) (*site, error) {
+	o := order{Redis: redisURL, Namespace: "storm-" + jobqueue.NewID(), Alone: alone}
+	s := &site{}
+	if err := s.start(ctx, o); err != nil {
+		return nil, errors.Join(err, s.close(context.WithoutCancel(ctx)))
+	}
+	return s, nil
+}
+
+func (s *site) start(ctx context.Context, o order) (err error) {
+	if s.rdb, err = clientOf(o.Redis); err != nil {
+		return err
+	}
+	s.closeLater(func(context.Context) error { return s.rdb.Close() })
+	page, prefix := newListPage(s.rdb, o.Namespace), partition.Prefix(o.Namespace, 0)
+	s.running = prefix + "running"
+	s.closeLater(func(ctx context.Context) error {
+		return errors.Join(removeAll(ctx, s.rdb, prefix), removeAll(ctx, s.rdb, page.items))
+	})
+	if s.cache, err = scales.NewCache(s.rdb, scales.Namespace(o.Namespace)); err != nil {
+		return err
+	}
+	s.closeLater(s.cache.Close)
+	filler, err := scales.NewWorker(s.cache, page)
+	if err != nil {
+		return err
+	}
+	if _, err = filler.Fill(ctx, scales.Keys(listKey)); err != nil {
+		return err
+	}
+	for range stormWorkers {
+		worker, err := startWorker(ctx, o)
+		if err != nil {
+			return err
+		}
+		s.workers = append(s.workers, worker)
+		s.closeLater(func(context.Context) error { return worker.close() })
+	}
+	if err := s.serve(); err != nil {
+		return err
+	}
+	return s.await(ctx, func(stats scales.QueueStats, _ int64) bool { return stats.Workers == stormWorkers })
+}
+
+func (s *site) closeLater(f func(context.Context) error) { s.closers = append(s.closers, f) }
+
+// serve begins to answer HTTP.
+func (s *site) serve() error {
+	server, err := scales.NewServer(s.cache)
+	if err != nil {
+		return err
+	}
+	s.closeLater(server.Close)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	s.url = "http://" + listener.Addr().String() + listKey
+	front := &http.Server{Handler: server}
+	served := make(chan error, 1)
+	go func() { served <- front.Serve(listener) }()
+	s.closeLater(func(ctx context.Context) error {
+		err := front.Shutdown(ctx)
+		if ended := <-served; !errors.Is(ended, http.ErrServerClosed) {
+			err = errors.Join(err, ended)
+		}
+		return err
+	})
+	return nil
+}
+
+// await looks at the queue, and at how many keys are being rendered, until the condition holds or ctx ends.
+func (s *site) await(ctx context.Context, condition func(stats scales.QueueStats, running int64) bool) error {
+	ticker := time.NewTicker(5 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		stats, err := s.cache.Queue().Stats(ctx)
+		if err != nil {
+			return err
+		}
+		running, err := s.rdb.ZCard(ctx, s.running).Result()
+		if err != nil {
+			return err
+		}
+		if condition(stats, running) {
+			return nil
+		}
+		for _, worker := range s.workers {
+			if err := worker.died(); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return fmt.Errorf("%w; the queue has %+v, %d keys are being rendered", context.Cause(ctx), stats, running)
+		}
+	}
+}
+
+// A census is what all processes have done so far.
+type census struct {
+	tally        // of the workers together
+	others usage // processor time of this process and of Redis
+}
+
+// settle takes a census when there is nothing left to do: renders that nobody waits for count too.
+func (s *site) settle(ctx context.Context) (c census, err error) {
+	err = s.await(ctx, func(stats scales.QueueStats, running int64) bool {
+		return stats.Jobs == 0 && stats.Pending == 0 && running == 0
+	})
+	if err != nil {
+		return c, err
+	}
+	c.others, err = usageAt(ctx, s.rdb, time.Now())
+	for _, worker := range s.workers {
+		t, tallyErr := worker.tally()
+		err = errors.Join(err, tallyErr)
+		c.Writes, c.Renders, c.CPU = c.Writes+t.Writes, c.Renders+t.Renders, c.CPU+t.CPU
+	}
+	return c, err
+}
+
+// close ends everything that the site has started and removes its keys.
+func (s *site) close(ctx context.Context) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for _, f := range slices.Backward(s.closers) {
+		err = errors.Join(err, f(ctx))
+	}
+	return err
+}

@@ -1,0 +1,48 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/itscales/scales/internal/redistest"
+)
+
+// TestMain is also the worker processes of the storm: they are this binary, started once more.
+func TestMain(m *testing.M) {
+	if slices.Equal(os.Args[1:], []string{workerArgument}) {
+		main()
+		return
+	}
+	os.Exit(redistest.Main(m))
+}
+
+func TestAStormWithFewWritesRuns(t *testing.T) {
+	redistest.Require(t)
+	var out bytes.Buffer
+	if err := run(t.Context(), []string{"-run", "storm", "-writes", "50", "-rounds", "1"}, &out); err != nil {
+		t.Fatalf("%v\n%s", err, &out)
+	}
+	t.Logf("\n%s", &out)
+	for _, want := range []string{
+		`(?m)^medians\n  shared .* renders +\d+ .*\n  alone .* renders +50 .*$`,
+		`(?m)^figure storm_renders_share \d+\.\d{4} `,
+		`(?m)^figure storm_speedup \d+\.\d\d `,
+	} {
+		if !regexp.MustCompile(want).Match(out.Bytes()) {
+			t.Errorf("the output does not match %s", want)
+		}
+	}
+}
+
+func TestWhatTheCallerDidWrongIsToldFromWhatFailed(t *testing.T) {
+	for _, args := range []string{"", "-run nothing", "-run storm -writes 0", "-run storm -rounds 0", "-run storm more", "-run storm -redis nowhere"} {
+		if err := run(t.Context(), strings.Fields(args), new(bytes.Buffer)); !errors.Is(err, errUsage) {
+			t.Errorf("%q: %v, want %v", args, err, errUsage)
+		}
+	}
+}
