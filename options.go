@@ -28,6 +28,8 @@ type (
 	CacheFirstOption interface{ applyCacheFirst(*cacheFirstConfig) }
 	// A FillOption shapes one Fill.
 	FillOption interface{ applyFill(*fillConfig) }
+	// A VerifyOption shapes one Verify.
+	VerifyOption interface{ applyVerify(*verifyConfig) }
 	// A RenderOption shapes whoever renders: a Worker or the CacheFirst middleware.
 	RenderOption interface {
 		WorkerOption
@@ -41,6 +43,7 @@ type (
 	workerOption     func(*workerConfig)
 	cacheFirstOption func(*cacheFirstConfig)
 	fillOption       func(*fillConfig)
+	verifyOption     func(*verifyConfig)
 	renderOption     func(*renderConfig)
 )
 
@@ -49,6 +52,7 @@ func (o serverOption) applyServer(c *serverConfig)             { o(c) }
 func (o workerOption) applyWorker(c *workerConfig)             { o(c) }
 func (o cacheFirstOption) applyCacheFirst(c *cacheFirstConfig) { o(c) }
 func (o fillOption) applyFill(c *fillConfig)                   { o(c) }
+func (o verifyOption) applyVerify(c *verifyConfig)             { o(c) }
 func (o renderOption) applyWorker(c *workerConfig)             { o(&c.render) }
 func (o renderOption) applyCacheFirst(c *cacheFirstConfig)     { o(&c.render) }
 
@@ -401,4 +405,46 @@ func FillParallel(n int) FillOption {
 // FillProgress sets a function that is called after each key, one call at a time.
 func FillProgress(report func(FillState)) FillOption {
 	return fillOption(func(c *fillConfig) { c.progress = report })
+}
+
+type verifyConfig struct {
+	parallel int
+	patience time.Duration
+	findings int
+	repair   bool
+	progress func(VerifyState)
+}
+
+func (c *verifyConfig) validate() error {
+	var r require
+	r.that(c.parallel >= 1, "option VerifyParallel: %d is not positive", c.parallel)
+	r.that(c.patience > 0, "option VerifyPatience: %v is not positive", c.patience)
+	r.that(c.findings >= 0, "option VerifyFindings: %d is negative", c.findings)
+	return r.err()
+}
+
+// Repair has what has drifted rendered again.
+func Repair() VerifyOption {
+	return verifyOption(func(c *verifyConfig) { c.repair = true })
+}
+
+// VerifyParallel sets how many keys a verify works on at once. Default four times the RenderConcurrency of the worker.
+func VerifyParallel(n int) VerifyOption {
+	return verifyOption(func(c *verifyConfig) { c.parallel = n })
+}
+
+// VerifyPatience limits how long a verify waits, for each key, for the end of the writes that may explain a difference.
+// Default ten seconds.
+func VerifyPatience(d time.Duration) VerifyOption {
+	return verifyOption(func(c *verifyConfig) { c.patience = d })
+}
+
+// VerifyFindings sets how many keys of each kind are named in the report. Default 100.
+func VerifyFindings(n int) VerifyOption {
+	return verifyOption(func(c *verifyConfig) { c.findings = n })
+}
+
+// VerifyProgress sets a function that is called after each key, one call at a time.
+func VerifyProgress(report func(VerifyState)) VerifyOption {
+	return verifyOption(func(c *verifyConfig) { c.progress = report })
 }

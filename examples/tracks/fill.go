@@ -2,11 +2,9 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"time"
 
@@ -99,12 +97,7 @@ func progressBar(w io.Writer, total int) (show func(scales.FillState), end func(
 
 // writeSummary writes what a fill did to standard output.
 func (p *program) writeSummary(report scales.FillReport) error {
-	err := json.NewEncoder(p.stdout).Encode(summary{
-		Keys: report.Keys, Stored: report.Stored, Refused: report.Refused, Failed: report.Failed,
-		Seconds: math.Round(report.Elapsed.Seconds()*1000) / 1000,
+	return writeObject(p.stdout, summary{
+		Keys: report.Keys, Stored: report.Stored, Refused: report.Refused, Failed: report.Failed, Seconds: rounded(report.Elapsed),
 	})
-	if err != nil {
-		return fmt.Errorf("writing to standard output: %w", err)
-	}
-	return nil
 }

@@ -10,11 +10,12 @@
 //	tracks -role server -redis redis://127.0.0.1:6379 -listen 127.0.0.1:8080
 //	tracks -role fill   -redis redis://127.0.0.1:6379 -db tracks.db
 //
-// There may be any number of servers and workers. -role app serves the bare application, without a cache, to compare.
+// There may be any number of servers and workers. -role verify compares the cache with the application, and with -repair
+// renders again what differs; -role explain /tracks/7 shows what the cache knows of a page. -role app serves the bare application, without a cache, to compare.
 //
-// A line "ready <role>" on standard output says that the process is at work, with the address if it listens; fill ends
-// with a JSON object that counts what it did. Everything else goes to standard error. SIGINT and SIGTERM let a process
-// finish what it has begun. The exit status is 0 if all is done, 1 if something failed and 2 if the flags make no sense.
+// A line "ready <role>" on standard output says that the process is at work, with the address if it listens; fill and
+// verify end with a JSON object that counts what they did, and explain is nothing but one. Everything else goes to standard error. SIGINT and SIGTERM let a process
+// finish what it has begun. The exit status is 0 if all is done, 1 if something failed or has drifted and 2 if the flags make no sense.
 //
 // Where to start reading: application.go has the routes, handlers.go the writes of tracks, and writes.go says which pages they
 // change. artists.go has the writes of artists, which name groups of pages (groups.go) in their responses and leave the

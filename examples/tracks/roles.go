@@ -27,7 +27,8 @@ const (
 // roles returns what each role does. A role ends without an error when ctx is done.
 func (p *program) roles() map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
-		"all": p.runAll, "server": p.runServer, "worker": p.runWorker, "fill": p.runFill, "app": p.runApp,
+		"all": p.runAll, "server": p.runServer, "worker": p.runWorker, "fill": p.runFill, "verify": p.runVerify, "explain": p.runExplain,
+		"app": p.runApp,
 	}
 }
 

@@ -35,10 +35,12 @@ type settings struct {
 	origin      string
 	workDelay   time.Duration
 	renderDelay time.Duration
+	repair      bool
+	key         string // of explain: the argument
 }
 
 // roleNames are the roles, as the flag -role knows them.
-var roleNames = []string{"all", "server", "worker", "fill", "app"}
+var roleNames = []string{"all", "server", "worker", "fill", "verify", "explain", "app"}
 
 // parseSettings reads the flags. What is wrong with them is written to stderr and is an error; flag.ErrHelp says that
 // only help was asked for.
@@ -62,19 +64,31 @@ func parseSettings(arguments []string, stderr io.Writer) (settings, error) {
 	flags.StringVar(&s.origin, "origin", "http://localhost", "`URL` (scheme, host, port) under which pages are rendered")
 	flags.DurationVar(&s.workDelay, "work-delay", 0, "sleep in writes, after the change of the database")
 	flags.DurationVar(&s.renderDelay, "render-delay", 0, "sleep in GETs, after reading the database")
+	flags.BoolVar(&s.repair, "repair", false, "have verify render again what has drifted")
 	if err := flags.Parse(arguments); err != nil {
 		return settings{}, err // flags has written it to stderr
 	}
-	err := s.validate()
-	if flags.NArg() > 0 {
-		err = errors.Join(err, fmt.Errorf("unexpected argument %q", flags.Arg(0)))
-	}
+	err := errors.Join(s.validate(), s.takeArguments(flags.Args()))
 	if err != nil {
 		fmt.Fprintln(stderr, "tracks: "+strings.ReplaceAll(err.Error(), "\n", "\ntracks: "))
 		fmt.Fprintln(stderr, "tracks: -help lists all flags")
 		return settings{}, err
 	}
 	return s, nil
+}
+
+// takeArguments reads what follows the flags: explain takes a key, nothing else takes anything.
+func (s *settings) takeArguments(arguments []string) error {
+	if s.role == "explain" && len(arguments) > 0 {
+		s.key, arguments = arguments[0], arguments[1:]
+	}
+	switch {
+	case len(arguments) > 0:
+		return fmt.Errorf("unexpected argument %q", arguments[0])
+	case s.role == "explain" && s.key == "":
+		return errors.New("-role explain needs a key, as /tracks/7")
+	}
+	return nil
 }
 
 // validate returns everything that is wrong with the settings, each with the name of its flag.

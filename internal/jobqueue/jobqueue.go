@@ -129,6 +129,20 @@ func Count(ctx context.Context, client redis.UniversalClient, prefix string) (Co
 	return Counts{jobs.Val(), held.Val(), dead.Val(), number(drift.Val()), workers.Val()}, nil
 }
 
+// Span returns the ids of the oldest and the newest job in the queue, "" if there is none.
+func Span(ctx context.Context, client redis.UniversalClient, prefix string) (oldest, newest string, err error) {
+	pipe := client.TxPipeline()
+	jobs := newKeys(prefix).jobs
+	first, last := pipe.XRangeN(ctx, jobs, "-", "+", 1), pipe.XRevRangeN(ctx, jobs, "+", "-", 1)
+	if _, err := pipe.Exec(ctx); err != nil {
+		return "", "", err
+	}
+	if len(first.Val()) == 0 || len(last.Val()) == 0 {
+		return "", "", nil
+	}
+	return first.Val()[0].ID, last.Val()[0].ID, nil
+}
+
 // A DeadLetter is a job that will not be run (again).
 type DeadLetter struct {
 	ID, JobID, Reason, Request string

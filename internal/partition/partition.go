@@ -80,15 +80,16 @@ func (s *Store) All() []*Partition { return s.partitions }
 type Partition struct {
 	Number int
 
-	store   *Store
-	prefix  string
-	names   names
-	reads   *batch.Batcher[string, Found]
-	misses  *batch.Batcher[string, Found]
-	claims  *batch.Batcher[Wish, Claim]
-	commits *batch.Batcher[[]Operation, Commit]
-	marks   *batch.Batcher[change, Marked]
-	watch   watch
+	store    *Store
+	prefix   string
+	names    names
+	reads    *batch.Batcher[string, Found]
+	misses   *batch.Batcher[string, Found]
+	claims   *batch.Batcher[Wish, Claim]
+	commits  *batch.Batcher[[]Operation, Commit]
+	marks    *batch.Batcher[change, Marked]
+	explains *batch.Batcher[string, Status]
+	watch    watch
 
 	floor atomic.Pointer[Position] // the highest ticket known to have existed
 }
@@ -119,6 +120,7 @@ func newPartition(s *Store, number int) *Partition {
 	p.reads = batch.New(batch.Config[string, Found]{Send: p.sendReads, Flights: 2, Patience: patience})
 	p.misses = batch.New(batch.Config[string, Found]{Send: p.sendMisses, Patience: patience})
 	p.claims = batch.New(batch.Config[Wish, Claim]{Send: p.sendClaims, Flights: 2, Patience: patience})
+	p.explains = batch.New(batch.Config[string, Status]{Send: p.sendExplains, Flights: 2, Patience: patience})
 	p.marks = batch.New(batch.Config[change, Marked]{Send: p.sendMarks, Patience: patience})
 	p.commits = batch.New(batch.Config[[]Operation, Commit]{
 		Send: p.sendCommits, Flights: 2, Patience: patience,

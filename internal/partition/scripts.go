@@ -35,7 +35,7 @@ type Guards struct {
 // A script raises SCALESVERSION or SCALESPARTITIONS, and changes nothing, where the partition was laid out otherwise.
 // A script is one atomic step; each may run twice for one call, because go-redis re-sends after a broken connection.
 type scripts struct {
-	read, claim, next, commit, renew, tick, fill, mark, walk, advance *redis.Script
+	read, claim, next, commit, renew, tick, fill, mark, walk, advance, explain, backlog, misfiled, refile *redis.Script
 }
 
 func compile(g Guards) scripts {
@@ -47,16 +47,20 @@ func compile(g Guards) scripts {
 		return redis.NewScript(guards + prelude + strings.Join(parts, ""))
 	}
 	return scripts{
-		read:    script(readScript),
-		claim:   script(clock, stored, grant, claimScript),
-		next:    script(clock, grant, nextScript),
-		commit:  script(clock, stored, commitScript),
-		renew:   script(renewScript),
-		tick:    script(clock, tickScript),
-		fill:    script(clock, fillScript),
-		mark:    script(clock, markScript),
-		walk:    script(clock, walkScript),
-		advance: script(advanceScript),
+		read:     script(readScript),
+		claim:    script(clock, stored, grant, claimScript),
+		next:     script(clock, grant, nextScript),
+		commit:   script(clock, stored, commitScript),
+		renew:    script(renewScript),
+		tick:     script(clock, tickScript),
+		fill:     script(clock, fillScript),
+		mark:     script(clock, markScript),
+		walk:     script(clock, walkScript),
+		advance:  script(advanceScript),
+		explain:  script(explainScript),
+		backlog:  script(backlogScript),
+		misfiled: script(misfiledScript),
+		refile:   script(refileScript),
 	}
 }
 

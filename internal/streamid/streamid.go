@@ -13,6 +13,12 @@ func Less(a, b string) bool {
 	return aTime < bTime || aTime == bTime && aNumber < bNumber
 }
 
+// Time returns the time at which Redis made an id, in µs of its clock, as far as it says.
+func Time(id string) (microseconds int64) {
+	milliseconds, _ := split(id)
+	return int64(milliseconds) * 1000
+}
+
 func split(id string) (milliseconds, number uint64) {
 	left, right, _ := strings.Cut(id, "-")
 	milliseconds, _ = strconv.ParseUint(left, 10, 64)

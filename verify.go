@@ -1,0 +1,320 @@
+package scales
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/itscales/scales/internal/partition"
+	"github.com/itscales/scales/internal/render"
+	"github.com/itscales/scales/internal/streamid"
+)
+
+// A DriftKind is a way in which the cache can differ from the application.
+type DriftKind string
+
+// The kinds of what a Verify finds. The first three are drift: the cache serves something else than the application
+// answers.
+const (
+	Missing      DriftKind = "missing"      // the application answers with a page, the cache has none
+	Stale        DriftKind = "stale"        // the cache has another page, or has it in other groups
+	Orphaned     DriftKind = "orphaned"     // the cache has a page, the application answers that there is none to be stored
+	Unrenderable DriftKind = "unrenderable" // the application gave nothing usable, so nobody can say
+	Unsettled    DriftKind = "unsettled"    // a write that explains the difference did not end within VerifyPatience
+	NotStorable  DriftKind = "refused"      // the application's answer must not be stored, and the cache has none
+)
+
+// Drift reports whether what was found is a difference that nothing explains.
+func (k DriftKind) Drift() bool { return k == Missing || k == Stale || k == Orphaned }
+
+// A VerifyState is how far a Verify has come.
+type VerifyState struct {
+	Keys         int `json:"keys"`    // looked at; each counts once, below one of the following
+	Current      int `json:"current"` // cache and application agree, or agree that there is nothing
+	Pushed       int `json:"pushed"`  // push-only entries, which cannot be compared
+	Missing      int `json:"missing"`
+	Stale        int `json:"stale"`
+	Orphaned     int `json:"orphaned"`
+	Unrenderable int `json:"unrenderable"`
+	Unsettled    int `json:"unsettled"`
+	Refused      int `json:"refused"`
+
+	// Repaired is how many of the missing, stale and orphaned were repaired.
+	Repaired int `json:"repaired"`
+
+	Elapsed time.Duration `json:"-"`
+}
+
+// Drift returns how many keys differ and were not repaired.
+func (s *VerifyState) Drift() int { return s.Missing + s.Stale + s.Orphaned - s.Repaired }
+
+// A VerifyReport is what a Verify has found.
+type VerifyReport struct {
+	VerifyState
+
+	// Findings are up to 100 keys of each kind (option VerifyFindings), in the order in which they were found.
+	Findings []Finding
+
+	// DeadLetters is how many dead letters there are that may have been carried out.
+	DeadLetters int
+}
+
+// A Finding is a key with which something is wrong.
+type Finding struct {
+	Key    string    `json:"key"`
+	Kind   DriftKind `json:"kind"`
+	Reason string    `json:"reason"`
+
+	// Explained is true where a dead letter may be the reason: it may have been carried out, and is younger than what the
+	// cache has.
+	Explained bool `json:"explained,omitempty"`
+
+	Repaired bool `json:"repaired,omitempty"`
+}
+
+// Verify compares the cache with the application. It asks the application for every entry of the cache and for every
+// further key of the sequence, as a render does, and stores nothing. It may run beside servers and workers, and needs no
+// Run of this worker.
+//
+// A difference is reported only if nothing explains it: no job that was in the queue when it was seen, no render that is
+// pending or running, no group that is being walked; and if it is still the same afterwards. So changes go through jobs,
+// or are followed by Update within VerifyPatience. A page that is never the same twice, such as one with a clock, is
+// always stale.
+//
+// With the option Repair what has drifted is made pending and rendered, as after a write, and looked at again.
+//
+// The error is that of the sequence or of ctx, or ErrUnavailable; the report says how far it came. Drift is no error.
+func (w *Worker) Verify(ctx context.Context, keys iter.Seq2[string, error], opts ...VerifyOption) (VerifyReport, error) {
+	config := verifyConfig{parallel: 4 * w.config.render.concurrency, patience: 10 * time.Second, findings: 100}
+	for _, o := range opts {
+		o.applyVerify(&config)
+	}
+	if err := config.validate(); err != nil {
+		return VerifyReport{}, err
+	}
+	v := &verification{
+		worker: w, cache: w.cache, config: config, start: time.Now(), kinds: make(map[DriftKind]int),
+		strays: make(map[string]bool), misfiled: make(map[string][]string),
+	}
+	v.queue.prefix, v.queue.cache = w.cache.queuePrefix(), w.cache
+	err := v.run(ctx, keys)
+	v.report.Elapsed = time.Since(v.start)
+	if err == nil {
+		err = v.explain(ctx)
+	}
+	return v.report, err
+}
+
+// A verification is one Verify under way.
+type verification struct {
+	worker *Worker
+	cache  *Cache
+	config verifyConfig
+	start  time.Time
+	queue  jobWatch
+
+	mu     sync.Mutex
+	report VerifyReport
+	kinds  map[DriftKind]int
+	found  []found         // of report.Findings
+	strays map[string]bool // entries that are in no index and that were looked at
+
+	misfiled map[string][]string // key to groups that it is wrongly among the members of; constant when keys are looked at
+}
+
+// found is what is known of a finding besides what is reported.
+type found struct {
+	written int64 // when what the cache has was written, in µs; 0 if it has nothing
+}
+
+// run looks at everything: what the cache has, what the sequence says it should have, and what nobody but somebody who
+// has interfered can have put there.
+func (v *verification) run(ctx context.Context, keys iter.Seq2[string, error]) error {
+	for _, p := range v.cache.store.All() {
+		err := p.Misfiled(ctx, func(key, group string) error {
+			v.misfiled[key] = append(v.misfiled[key], group)
+			return nil
+		})
+		if err != nil {
+			return v.cache.unavailable(err)
+		}
+	}
+	if err := v.each(ctx, v.cache.Keys(ctx), v.look); err != nil {
+		return err
+	}
+	err := v.each(ctx, keys, func(ctx context.Context, key string) error {
+		canonicalKey, err := v.cache.parse(key)
+		if err != nil {
+			v.note(Finding{Key: key, Kind: Unrenderable, Reason: err.Error()}, found{})
+			return nil
+		}
+		status, err := v.status(ctx, canonicalKey)
+		if err != nil || status.Indexed {
+			return err // if it is in the index it was looked at, or it has come since
+		}
+		if !status.Exists {
+			return v.look(ctx, canonicalKey)
+		}
+		return v.lookAtStray(ctx, canonicalKey)
+	})
+	if err != nil {
+		return err
+	}
+	return v.each(ctx, v.unlisted(ctx), v.lookAtStray)
+}
+
+// unlisted yields the keys of entries that are in no index.
+func (v *verification) unlisted(ctx context.Context) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		stop := errors.New("enough")
+		err := v.cache.store.Strays(ctx, func(key string) error {
+			if !yield(key, nil) {
+				return stop
+			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, stop) {
+			yield("", v.cache.unavailable(err))
+		}
+	}
+}
+
+// lookAtStray looks at a key that is not in the index, once.
+func (v *verification) lookAtStray(ctx context.Context, key string) error {
+	v.mu.Lock()
+	seen := v.strays[key]
+	v.strays[key] = true
+	v.mu.Unlock()
+	if seen {
+		return nil
+	}
+	return v.look(ctx, key)
+}
+
+// each calls do for all keys of a sequence, several at once.
+func (v *verification) each(ctx context.Context, keys iter.Seq2[string, error], do func(context.Context, string) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var group sync.WaitGroup
+	slots := make(chan struct{}, v.config.parallel)
+	for key, err := range keys {
+		if err != nil {
+			cancel(fmt.Errorf("scales: verify: the sequence of keys: %w", err))
+			break
+		}
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+		}
+		if ctx.Err() != nil {
+			break
+		}
+		group.Go(func() {
+			defer func() { <-slots }()
+			if err := do(ctx, key); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	group.Wait()
+	return context.Cause(ctx)
+}
+
+// look compares a key, and repairs it if it is asked to.
+func (v *verification) look(ctx context.Context, key string) error {
+	finding, known, err := v.compare(ctx, key)
+	if err != nil {
+		return err
+	}
+	if wrong := v.misfiled[key]; finding.Kind == "" && len(wrong) > 0 {
+		finding = Finding{Key: key, Kind: Stale, Reason: fmt.Sprintf("the groups %q have it among their members, but it is in the groups of its entry only", wrong)}
+	}
+	if v.config.repair && finding.Kind.Drift() {
+		if err := v.repair(ctx, key); err != nil {
+			return err
+		}
+		again, _, err := v.compare(ctx, key)
+		if err != nil {
+			return err
+		}
+		finding.Repaired = !again.Kind.Drift()
+	}
+	v.note(finding, known)
+	return nil
+}
+
+// repair makes a key pending, so that it is rendered whatever becomes of this process, and renders it.
+func (v *verification) repair(ctx context.Context, key string) error {
+	if err := v.cache.commit(ctx, []partition.Operation{update(key, "", "verify")}); err != nil {
+		return err
+	}
+	_, err := v.worker.renderer.Perform(ctx, render.Work{Needs: []render.Need{{Key: key, Why: "verify"}}})
+	if err != nil {
+		return err
+	}
+	if err := v.cache.store.Of(key).Refile(ctx, key, v.misfiled[key]...); err != nil {
+		return v.cache.unavailable(err)
+	}
+	return nil
+}
+
+func (v *verification) status(ctx context.Context, key string) (partition.Status, error) {
+	status, err := v.cache.store.Of(key).Explain(ctx, key)
+	if err != nil {
+		return status, v.cache.unavailable(err)
+	}
+	return status, nil
+}
+
+// note counts what was found of a key; a Finding without a kind is one that agrees, or was pushed.
+func (v *verification) note(f Finding, known found) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	r := &v.report
+	r.Keys++
+	count := map[DriftKind]*int{
+		"": &r.Current, pushed: &r.Pushed, Missing: &r.Missing, Stale: &r.Stale, Orphaned: &r.Orphaned,
+		Unrenderable: &r.Unrenderable, Unsettled: &r.Unsettled, NotStorable: &r.Refused,
+	}[f.Kind]
+	*count++
+	if f.Repaired {
+		r.Repaired++
+	}
+	if f.Kind != "" && f.Kind != pushed && v.kinds[f.Kind] < v.config.findings {
+		v.kinds[f.Kind]++
+		r.Findings = append(r.Findings, f)
+		v.found = append(v.found, known)
+	}
+	if v.config.progress != nil {
+		state := r.VerifyState
+		state.Elapsed = time.Since(v.start)
+		v.config.progress(state)
+	}
+}
+
+// explain says of each finding whether a dead letter may be the reason.
+func (v *verification) explain(ctx context.Context) error {
+	var letters []int64 // when they were given up, in µs
+	for letter, err := range v.cache.Queue().DeadLetters(ctx) {
+		if err != nil {
+			return err
+		}
+		if letter.Drift {
+			letters = append(letters, streamid.Time(letter.ID))
+		}
+	}
+	v.report.DeadLetters = len(letters)
+	if len(letters) == 0 {
+		return nil
+	}
+	latest := slices.Max(letters)
+	for i := range v.report.Findings {
+		f := &v.report.Findings[i]
+		f.Explained = f.Kind.Drift() && latest >= v.found[i].written
+	}
+	return nil
+}
