@@ -128,10 +128,12 @@ func (c *Cache) Ready(ctx context.Context) error {
 		problems = append(problems, fmt.Errorf("scales: Redis evicts entries: set maxmemory-policy to noeviction, it is %s", policy))
 	}
 	for _, p := range c.store.All() {
-		filled, err := p.Filled(ctx)
+		filled, unsure, err := p.Filled(ctx)
 		switch {
 		case err != nil:
 			problems = append(problems, c.unavailable(err))
+		case unsure:
+			problems = append(problems, fmt.Errorf("%w: Redis has lost writes to partition %d of %d; verify or fill it", ErrUnsure, p.Number, c.config.partitions))
 		case !filled:
 			problems = append(problems, fmt.Errorf("%w: partition %d of %d", ErrNotFilled, p.Number, c.config.partitions))
 		}
@@ -167,8 +169,8 @@ func (c *Cache) unavailable(err error) error {
 }
 
 // Get returns the entry of a key, as a server would serve it. The error is or wraps ErrNotFound where there is none,
-// ErrNotFilled where a miss proves nothing because the cache is not filled, ErrLost where the entry was lost, and
-// ErrUnavailable where Redis cannot be asked.
+// ErrNotFilled where a miss proves nothing because the cache is not filled, ErrUnsure where Redis has lost writes, ErrLost where the
+// entry was lost, and ErrUnavailable where Redis cannot be asked.
 func (c *Cache) Get(ctx context.Context, key string) (Entry, error) {
 	key, err := c.parse(key)
 	if err != nil {
@@ -208,6 +210,8 @@ func (c *Cache) read(ctx context.Context, key string) (*message.Entry, error) {
 	case found.Lost:
 		c.heal(key)
 		return nil, fmt.Errorf("%w: %s", ErrLost, key)
+	case found.Unsure:
+		return nil, fmt.Errorf("%w: %s", ErrUnsure, key)
 	case !found.Filled:
 		return nil, fmt.Errorf("%w: %s", ErrNotFilled, key)
 	}
@@ -517,7 +521,7 @@ func (c *Cache) checkLayout(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, c.config.timeout)
 	defer cancel()
 	for _, p := range c.store.All() {
-		if _, err := p.Filled(ctx); err != nil {
+		if _, _, err := p.Filled(ctx); err != nil {
 			return c.unavailable(err)
 		}
 	}

@@ -124,6 +124,10 @@ var (
 	// ErrNotFilled means that the cache was never filled or has been lost, so that a miss proves nothing.
 	ErrNotFilled = errors.New("scales: the cache is not filled")
 
+	// ErrUnsure means that Redis has lost writes that it had acknowledged, in a crash or a failover, so that a miss proves
+	// nothing until a Fill, or a Verify that finds no drift, has ended.
+	ErrUnsure = errors.New("scales: the cache may be incomplete")
+
 	// ErrLost means that a single entry was lost or cannot be decoded, although the cache had it.
 	ErrLost = errors.New("scales: the entry was lost")
 

@@ -115,6 +115,8 @@ func (c *Cache) refuseRead(w http.ResponseWriter, r *http.Request, err error) {
 	switch {
 	case errors.Is(err, ErrNotFilled):
 		problem.NotFilled().Write(w, r)
+	case errors.Is(err, ErrUnsure):
+		problem.Unsure().Write(w, r)
 	case errors.Is(err, ErrLost):
 		problem.Lost().Write(w, r)
 	default:

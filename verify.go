@@ -85,6 +85,9 @@ type Finding struct {
 // or are followed by Update within VerifyPatience. A page that is never the same twice, such as one with a clock, is
 // always stale.
 //
+// Where Redis has lost writes (ErrUnsure), a Verify of all keys that finds no drift, or has repaired all of it, ends the
+// doubt.
+//
 // With the option Repair what has drifted is made pending and rendered, as after a write, and looked at again.
 //
 // The error is that of the sequence or of ctx, or ErrUnavailable; the report says how far it came. Drift is no error.
@@ -101,12 +104,45 @@ func (w *Worker) Verify(ctx context.Context, keys iter.Seq2[string, error], opts
 		strays: make(map[string]bool), misfiled: make(map[string][]string),
 	}
 	v.queue.prefix, v.queue.cache = w.cache.queuePrefix(), w.cache
-	err := v.run(ctx, keys)
+	doubts, err := w.cache.doubts(ctx)
+	if err != nil {
+		return VerifyReport{}, err
+	}
+	err = v.run(ctx, keys)
 	v.report.Elapsed = time.Since(v.start)
 	if err == nil {
 		err = v.explain(ctx)
 	}
+	if err == nil && v.report.Drift()+v.report.Unrenderable+v.report.Unsettled == 0 {
+		err = w.cache.endDoubts(ctx, doubts)
+	}
 	return v.report, err
+}
+
+// doubts returns for each partition since when it is unsure, "" if it is not.
+func (c *Cache) doubts(ctx context.Context) ([]string, error) {
+	var doubts []string
+	for _, p := range c.store.All() {
+		since, err := p.Unsure(ctx)
+		if err != nil {
+			return nil, c.unavailable(err)
+		}
+		doubts = append(doubts, since)
+	}
+	return doubts, nil
+}
+
+// endDoubts makes partitions sure again that were unsure before they were looked at.
+func (c *Cache) endDoubts(ctx context.Context, doubts []string) error {
+	for i, p := range c.store.All() {
+		if doubts[i] == "" {
+			continue
+		}
+		if err := p.Sure(ctx, doubts[i]); err != nil {
+			return c.unavailable(err)
+		}
+	}
+	return nil
 }
 
 // A verification is one Verify under way.

@@ -125,6 +125,11 @@ type Round struct {
 	Due   []Due  // pending keys that were claimed for the caller
 	Mine  []Held // claims that the process had before, if it was asked for them
 	Walks int    // groups that have changed and whose members are made pending little by little
+
+	// Unsure is set where Redis has lost writes that it had acknowledged. Lost are the keys that this process has written,
+	// and whose writes are among them.
+	Unsure bool
+	Lost   []string
 }
 
 // Next claims up to n pending keys that are due, and puts keys back whose claim has expired. If look is set, it also
@@ -136,19 +141,24 @@ func (p *Partition) Next(ctx context.Context, token string, n int, look bool) (r
 	if look {
 		flag = "1"
 	}
-	keys := []string{p.names.pending, p.names.running, p.names.claims, p.names.failing, p.names.walks, p.names.wanted}
-	reply, err := p.run(ctx, p.store.scripts.next, keys, p.lease(), token, n, flag)
+	keys := []string{p.names.pending, p.names.running, p.names.claims, p.names.failing, p.names.walks, p.names.wanted, p.names.log}
+	incarnation, known := p.memory.newest()
+	reply, err := p.run(ctx, p.store.scripts.next, keys, p.lease(), token, n, flag, known, incarnation)
 	if err != nil {
 		return round, err
 	}
-	if len(reply) < 4 || len(reply)%4 != 0 {
+	if len(reply) < 6 || len(reply)%4 != 2 {
 		return round, fmt.Errorf("next script: %d values", len(reply))
 	}
 	claimed, _ := reply[2].(int64)
 	walks, _ := reply[3].(int64)
 	round.Walks = int(walks)
 	p.learn(text(reply[0]), text(reply[1]))
-	for i := 4; i < len(reply); i += 4 {
+	if survived := text(reply[5]); survived != "" {
+		round.Unsure, round.Lost = true, p.memory.after(survived)
+	}
+	p.memory.note(text(reply[0]), text(reply[4]), round.Unsure)
+	for i := 6; i < len(reply); i += 4 {
 		claim := Due{text(reply[i]), Position{text(reply[0]), text(reply[i+1])}, parseCause(text(reply[i+3]))}
 		if int64(len(round.Due)) < claimed {
 			round.Due = append(round.Due, claim)
@@ -297,6 +307,7 @@ func (p *Partition) sendCommits(groups [][]Operation) ([]Commit, error) {
 	}
 	commits := make([]Commit, len(groups))
 	at := 2
+	p.memory.write(text(reply[0]), text(reply[1]), groups)
 	for i, group := range groups {
 		commits[i].Tail = text(reply[1])
 		for range group {

@@ -2,9 +2,12 @@ package partition
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"regexp"
 	"strconv"
+
+	"github.com/redis/go-redis/v9"
 )
 
 // explainScript reads everything there is about keys, in one atomic step.
@@ -18,7 +21,7 @@ import (
 const explainScript = `
 local t = redis.call('TIME')
 local filled = '0'
-if incarnation and m[5] == incarnation then filled = '1' end
+if incarnation and m[5] == incarnation and not m[7] then filled = '1' end
 local reply = {filled, t[1] .. string.sub('00000' .. t[2], -6), incarnation or ''}
 for i = 11, #KEYS do
   local key = ARGV[i - 7]
@@ -204,4 +207,28 @@ func (p *Partition) Failing(ctx context.Context, cursor uint64, n int64) ([]Fail
 		}
 	}
 	return failures, next, nil
+}
+
+// Unsure returns since which ticket the partition is marked as unsure, "" if it is not.
+func (p *Partition) Unsure(ctx context.Context) (string, error) {
+	since, err := p.store.config.Client.HGet(ctx, p.names.meta, "unsure").Result()
+	if errors.Is(err, redis.Nil) {
+		return "", nil
+	}
+	return since, err
+}
+
+// sureScript ends the doubt about a partition.
+//
+//	ARGV[4] since when it is unsure; if that has changed, nothing happens
+//	returns 1, or 0 if nothing happened
+const sureScript = `
+if m[7] ~= ARGV[4] then return 0 end
+return redis.call('HDEL', meta, 'unsure')
+`
+
+// Sure says that nothing of what was lost up to the doubt is missing any more.
+func (p *Partition) Sure(ctx context.Context, since string) error {
+	_, err := p.run(ctx, p.store.scripts.sure, nil, since)
+	return err
 }

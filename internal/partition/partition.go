@@ -91,6 +91,8 @@ type Partition struct {
 	explains *batch.Batcher[string, Status]
 	watch    watch
 
+	memory memory
+
 	floor atomic.Pointer[Position] // the highest ticket known to have existed
 }
 
@@ -213,7 +215,8 @@ type Found struct {
 	Value  string
 	Exists bool // Value is what is stored, an entry or a tombstone
 	Lost   bool // nothing is stored although the index has the key
-	Filled bool // the partition was filled; known for what does not exist only
+	Filled bool // the partition was filled; known for what does not exist only, like Unsure
+	Unsure bool // it was filled, and Redis has lost writes since
 }
 
 // Read returns what is stored under a key. A miss and what it means are read in one atomic step.
@@ -266,20 +269,20 @@ func (p *Partition) sendMisses(keys []string) ([]Found, error) {
 	}
 	found := make([]Found, len(keys))
 	for i := range keys {
-		found[i].Filled = text(reply[0]) == "1"
+		found[i].Filled, found[i].Unsure = text(reply[0]) == "1", text(reply[0]) == "unsure"
 		found[i].Value, found[i].Exists = reply[1+2*i].(string)
 		found[i].Lost = reply[2+2*i] == int64(1)
 	}
 	return found, nil
 }
 
-// Filled reports whether the partition was filled.
-func (p *Partition) Filled(ctx context.Context) (bool, error) {
+// Filled reports whether the partition was filled, and whether Redis has lost writes since, so that it is not any more.
+func (p *Partition) Filled(ctx context.Context) (filled, unsure bool, err error) {
 	reply, err := p.run(ctx, p.store.scripts.read, []string{p.names.index})
 	if err != nil {
-		return false, err
+		return false, false, err
 	}
-	return text(reply[0]) == "1", nil
+	return text(reply[0]) == "1", text(reply[0]) == "unsure", nil
 }
 
 // Incarnation returns the incarnation of the partition's clock, which it makes if there is none.

@@ -405,7 +405,7 @@ func TestAnotherLayoutIsRefused(t *testing.T) {
 		if !errors.Is(err, partition.ErrLayout) || !strings.Contains(err.Error(), "2 partitions") {
 			t.Errorf("claim: %v", err)
 		}
-		if _, err := three.All()[0].Filled(context.Background()); !errors.Is(err, partition.ErrLayout) {
+		if _, _, err := three.All()[0].Filled(context.Background()); !errors.Is(err, partition.ErrLayout) {
 			t.Errorf("read: %v", err)
 		}
 	})

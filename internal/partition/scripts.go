@@ -35,7 +35,7 @@ type Guards struct {
 // A script raises SCALESVERSION or SCALESPARTITIONS, and changes nothing, where the partition was laid out otherwise.
 // A script is one atomic step; each may run twice for one call, because go-redis re-sends after a broken connection.
 type scripts struct {
-	read, claim, next, commit, renew, tick, fill, mark, walk, advance, explain, backlog, misfiled, refile *redis.Script
+	read, claim, next, commit, renew, tick, fill, mark, walk, advance, explain, backlog, misfiled, refile, sure *redis.Script
 }
 
 func compile(g Guards) scripts {
@@ -61,13 +61,14 @@ func compile(g Guards) scripts {
 		backlog:  script(backlogScript),
 		misfiled: script(misfiledScript),
 		refile:   script(refileScript),
+		sure:     script(sureScript),
 	}
 }
 
 // prelude reads the meta hash and refuses a partition that was laid out otherwise.
 const prelude = `
 local meta = KEYS[1]
-local m = redis.call('HMGET', meta, 'version', 'partitions', 'incarnation', 'clock', 'filled', 'unmarked')
+local m = redis.call('HMGET', meta, 'version', 'partitions', 'incarnation', 'clock', 'filled', 'unmarked', 'unsure')
 local incarnation = m[3]
 if m[1] and m[1] ~= ARGV[1] then
   return redis.error_reply('SCALESVERSION ' .. m[1])
@@ -142,10 +143,11 @@ end
 //
 //	KEYS[2] index   KEYS[3…] entries
 //	ARGV[4…] the keys of the entries
-//	returns {filled "1" or "0", then for each entry: its value or false, and 1 if the index knows its key}
+//	returns {filled, then for each entry: its value or false, and 1 if the index knows its key}; filled is "1", "0", or
+//	"unsure" if it was filled and Redis has lost writes since
 const readScript = `
 local filled = '0'
-if incarnation and m[5] == incarnation then filled = '1' end
+if incarnation and m[5] == incarnation then filled = m[7] and 'unsure' or '1' end
 local reply = {filled}
 for i = 3, #KEYS do
   local value = redis.pcall('GET', KEYS[i])
@@ -212,10 +214,17 @@ return reply
 // nextScript puts the keys of expired claims back to pending and claims pending keys that are due.
 //
 //	KEYS[2] pending   KEYS[3] running   KEYS[4] claims   KEYS[5] failing   KEYS[6] walks   KEYS[7] wanted
+//	KEYS[8] log
 //	ARGV[4] lease in µs   ARGV[5] token: process, '-' and what makes it unique   ARGV[6] how many at most
-//	ARGV[7] '1' to see the claims of the process
-//	returns {incarnation, a ticket of this moment, n, how many groups are walked, then for each of the n keys that were
-//	claimed: key, ticket, token, cause; then the same for each key that the process had claimed before}
+//	ARGV[7] '1' to see the claims of the process   ARGV[8] and ARGV[9] the id of a record that was in the log, and the
+//	incarnation at that time; '' if none is known
+//	returns {incarnation, a ticket of this moment, n, how many groups are walked, last id of the log, '' or the last id up
+//	to which the log is as it was, then for each of the n keys that were claimed: key, ticket, token, cause; then the same for
+//	each key that the process had claimed before}
+//
+// Where the log has lost the record that is known, Redis has lost acknowledged writes: in a crash, or in a failover. Then
+// nobody can say of a missing key that there is no such resource, and the partition is marked as unsure until a fill or a
+// verify has ended.
 //
 // The last part shows a process the claims that were granted to a call which it had given up, or which was sent twice.
 //
@@ -225,7 +234,7 @@ return reply
 const nextScript = `
 local failing = KEYS[5]
 local lease, most = tonumber(ARGV[4]), tonumber(ARGV[6])
-local reply = {incarnation, tick(), 0, redis.call('HLEN', KEYS[6])}
+local reply = {incarnation, tick(), 0, redis.call('HLEN', KEYS[6]), '', ''}
 local mine = {}
 local function expire(key)
   local before = string.match(redis.call('HGET', failing, key) or '', '^%d+ (%d+)')
@@ -243,6 +252,17 @@ for _, key in ipairs(redis.call('ZRANGEBYSCORE', running, fixed(now + 100 * leas
 for _, key in ipairs(redis.call('ZRANGEBYSCORE', pending, fixed(now + 120000000 + 100 * lease), '+inf', 'LIMIT', 0, 100)) do
   redis.call('ZADD', pending, fixed(now), key)
 end
+local log, known = KEYS[8], ARGV[8]
+if known ~= '' and ARGV[9] == incarnation and not redis.call('XRANGE', log, known, known, 'COUNT', 1)[1] then
+  -- Records are trimmed from the beginning: where one before is there, this one was not trimmed.
+  local before = redis.call('XREVRANGE', log, known, '-', 'COUNT', 1)[1]
+  if before or redis.call('XLEN', log) == 0 then
+    reply[6] = before and before[1] or '0-0'
+    redis.call('HSET', meta, 'unsure', reply[2])
+  end
+end
+local tail = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
+if tail then reply[5] = tail[1] end
 if ARGV[7] == '1' then
   local process = string.match(ARGV[5], '^.*%-') or ' '
   local held = redis.call('HGETALL', claims)

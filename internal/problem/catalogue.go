@@ -23,6 +23,13 @@ func NotFilled() Problem {
 		Detail: "the cache was never filled or has lost its content, so it is not known whether this resource exists; a worker has to fill it"}
 }
 
+// Unsure: the cache has no entry, but Redis has lost writes that it had
+// acknowledged, so that says nothing about the resource.
+func Unsure() Problem {
+	return Problem{Type: "cache-unsure", Title: "The cache may be incomplete", Status: http.StatusServiceUnavailable,
+		Detail: "Redis has lost writes that it had acknowledged, so it is not known whether this resource exists; the cache has to be verified or filled"}
+}
+
 // Lost: the cache has had an entry for the target, and Redis has it no more.
 func Lost() Problem {
 	return Problem{Type: "entry-lost", Title: "The entry was lost", Status: http.StatusServiceUnavailable,

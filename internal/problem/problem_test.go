@@ -28,6 +28,7 @@ var catalogue = []struct {
 }{
 	{problem.NotFound(), "not-found", 404, nil},
 	{problem.NotFilled(), "not-filled", 503, []string{"fill"}},
+	{problem.Unsure(), "cache-unsure", 503, []string{"verified"}},
 	{problem.StoreUnreachable(), "store-unreachable", 503, []string{"StoreTimeout", "not carried out"}},
 	{problem.MalformedTarget(errors.New("bad percent-encoding")), "malformed-target", 400, []string{"bad percent-encoding"}},
 	{problem.TargetTooLong(2048), "target-too-long", 414, []string{"2048", "MaxKeyLength"}},

@@ -88,6 +88,9 @@ func (r *Renderer) tendOnce(ctx context.Context, busy chan struct{}, strays map[
 			r.config.Logger.Debug("scales: pending keys could not be read", "error", err)
 			return false
 		}
+		if next.Unsure {
+			r.recover(ctx, p, next.Lost)
+		}
 		for _, d := range due {
 			busy <- struct{}{}
 			r.work.Go(func() {
@@ -101,6 +104,22 @@ func (r *Renderer) tendOnce(ctx context.Context, busy chan struct{}, strays map[
 		}
 	}
 	return more
+}
+
+// recover has rendered again what this process has written and Redis has lost.
+func (r *Renderer) recover(ctx context.Context, p *partition.Partition, lost []string) {
+	r.config.Logger.Error("scales: Redis has lost writes that it had acknowledged; misses are answered 503 until a verify or a fill has ended",
+		"partition", p.Number, "writes of this process", len(lost))
+	operations := make([]partition.Operation, len(lost))
+	for i, key := range lost {
+		operations[i] = partition.Operation{Kind: partition.OpPend, Key: key, Cause: partition.Cause{Why: "lost"}}
+	}
+	for part := range partition.Parts(operations) {
+		_ = r.insist(ctx, func() error {
+			_, err := p.Commit(ctx, part)
+			return err
+		})
+	}
 }
 
 // walk makes further members of a group that has changed pending, when those before are being rendered. It reports whether
