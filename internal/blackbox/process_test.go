@@ -116,7 +116,7 @@ func launch(t *testing.T, role string, raced bool, flags []string) *process {
 	return p
 }
 
-var readyLine = regexp.MustCompile(`^ready (?:(?:all|server|app) (http://127\.0\.0\.1:[0-9]+)|worker|fill)$`)
+var readyLine = regexp.MustCompile(`^ready (?:(?:all|server|app) (http://127\.0\.0\.1:[0-9]+)|worker|fill|verify)$`)
 
 // awaitReady returns when the process has said that it is at work.
 func (p *process) awaitReady(t *testing.T) {

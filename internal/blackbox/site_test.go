@@ -172,6 +172,7 @@ func (s *site) isIdle(t *testing.T) {
 		left := s.length(t, "jobs")
 		for number := range s.partitions {
 			left += s.client.ZCard(t.Context(), fmt.Sprintf("{%s:%d}:pending", s.namespace, number)).Val()
+			left += s.client.HLen(t.Context(), fmt.Sprintf("{%s:%d}:walks", s.namespace, number)).Val()
 		}
 		return left == 0
 	})
