@@ -284,7 +284,7 @@ func (r *Renderer) askInTurn(due partition.Due) (partition.Operation, Result) {
 	reason := ""
 	select {
 	case r.slots <- struct{}{}:
-		return r.ask(due)
+		return r.ask(r.stopped, due)
 	case <-patience.C:
 		reason = "no slot for a render within " + r.config.Timeout.String() + " (options RenderConcurrency, RenderTimeout)"
 	case <-r.stopped.Done():

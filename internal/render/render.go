@@ -147,15 +147,15 @@ type Result struct {
 }
 
 // ask renders a key: it returns the operation that commits what the application answered, and why if that is a failure
-// or a refusal.
-func (r *Renderer) ask(due partition.Due) (partition.Operation, Result) {
+// or a refusal. The caller has taken a slot. When ctx ends first, that is the failure.
+func (r *Renderer) ask(ctx context.Context, due partition.Due) (partition.Operation, Result) {
 	op := partition.Operation{Key: due.Key, Position: due.Position, Cause: due.Cause}
 	fail := func(format string, args ...any) (partition.Operation, Result) {
 		reason := fmt.Sprintf(format, args...)
 		op.Kind, op.Value, op.Delay = partition.OpFail, reason, r.config.Retry
 		return op, Result{due.Key, Failed, reason}
 	}
-	answer, err := r.call(due.Key)
+	answer, err := r.call(ctx, due.Key)
 	switch {
 	case err != nil:
 		return fail("%v", err)
@@ -222,9 +222,9 @@ func tooLarge(limit int) string {
 	return "over " + strconv.Itoa(limit) + " bytes (option MaxEntrySize)"
 }
 
-// call asks the application for a key, with a slot that the caller has taken. It gives up when the time is over, and its slot stays taken until the handler
-// returns: handlers that ignore their context do not pile up.
-func (r *Renderer) call(key string) (invoke.Result, error) {
+// call asks the application for a key, with a slot that the caller has taken. It gives up when ctx ends or the time is
+// over, and its slot stays taken until the handler returns: handlers that ignore their context do not pile up.
+func (r *Renderer) call(ctx context.Context, key string) (invoke.Result, error) {
 	host, target := r.config.Rules.Target(key)
 	if host == "" {
 		host = r.config.Origin.Host
@@ -233,9 +233,9 @@ func (r *Renderer) call(key string) (invoke.Result, error) {
 		Method: http.MethodGet, Target: target, Host: host, Scheme: r.config.Origin.Scheme, RemoteAddr: remoteAddr,
 		Server: r.config.Server, Header: http.Header{"Accept": {"*/*"}},
 	}
-	ctx, cancel := context.WithTimeout(r.config.Mark(r.stopped), r.config.Timeout)
+	timed, cancel := context.WithTimeout(r.config.Mark(ctx), r.config.Timeout)
 	defer cancel()
-	request, err := call.Request(ctx)
+	request, err := call.Request(timed)
 	if err != nil {
 		<-r.slots
 		return invoke.Result{}, err
@@ -247,13 +247,16 @@ func (r *Renderer) call(key string) (invoke.Result, error) {
 	}()
 	select {
 	case answer := <-answered:
-		if ctx.Err() == nil {
+		if timed.Err() == nil {
 			return answer, nil // a handler that its context has cut short may answer with anything
 		}
-	case <-ctx.Done():
+	case <-timed.Done():
 	}
-	if r.stopped.Err() != nil {
+	switch {
+	case r.stopped.Err() != nil:
 		return invoke.Result{}, errClosed
+	case ctx.Err() != nil:
+		return invoke.Result{}, context.Cause(ctx)
 	}
 	return invoke.Result{}, fmt.Errorf("no answer within %v (option RenderTimeout)", r.config.Timeout)
 }
