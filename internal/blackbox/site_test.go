@@ -121,8 +121,8 @@ func (s *site) judgeLog(t *testing.T, p *process) {
 
 // fillSummary is what a fill ends with.
 type fillSummary struct {
-	Keys, Stored, Refused, Failed *int
-	Seconds                       *float64
+	Keys, Stored, Resumed, Refused, Failed *int
+	Seconds                                *float64
 }
 
 // fill fills the cache and returns how many keys were stored. It expects that none was refused or failed.
@@ -137,7 +137,7 @@ func (s *site) fill(t *testing.T, flags ...string) int {
 	if err := decoder.Decode(&got); err != nil {
 		t.Fatalf("the last line of fill, %q, is no summary: %v", lines[len(lines)-1], err)
 	}
-	if got.Keys == nil || got.Stored == nil || got.Refused == nil || got.Failed == nil || got.Seconds == nil {
+	if got.Keys == nil || got.Stored == nil || got.Resumed == nil || got.Refused == nil || got.Failed == nil || got.Seconds == nil {
 		t.Fatalf("the summary of fill lacks members: %s", lines[len(lines)-1])
 	}
 	if *got.Refused != 0 || *got.Failed != 0 || *got.Stored != *got.Keys || *got.Seconds <= 0 {
