@@ -129,6 +129,12 @@ type fillSummary struct {
 func (s *site) fill(t *testing.T, flags ...string) int {
 	t.Helper()
 	p := s.start(t, "fill", flags...)
+	return *s.filled(t, p).Stored
+}
+
+// filled waits for the end of a fill and returns what it says. It expects that no key was refused or failed.
+func (s *site) filled(t *testing.T, p *process) fillSummary {
+	t.Helper()
 	p.awaitEnd(t, fillTimeout)
 	lines := strings.Split(strings.TrimSuffix(p.stdout.String(), "\n"), "\n")
 	decoder := json.NewDecoder(strings.NewReader(lines[len(lines)-1]))
@@ -143,7 +149,7 @@ func (s *site) fill(t *testing.T, flags ...string) int {
 	if *got.Refused != 0 || *got.Failed != 0 || *got.Stored != *got.Keys || *got.Seconds <= 0 {
 		t.Fatalf("fill says %s, want all keys stored", lines[len(lines)-1])
 	}
-	return *got.Stored
+	return got
 }
 
 // redisKey returns the name of a key in Redis, in the partition of the resource.
