@@ -105,7 +105,8 @@ func checkClient(rdb redis.UniversalClient, logger *slog.Logger) error {
 
 // Ready reports whether the cache can be relied upon: that Redis answers, has version 7.0 or later, evicts nothing, and
 // that the cache was laid out with the same number of partitions and is filled. The error names everything that is
-// wrong. What Redis does not let the client read is logged as unknown.
+// wrong; of a cache that is not filled it says, with ErrNotFilled, since when a fill is under way or has been left
+// unfinished. What Redis does not let the client read is logged as unknown.
 func (c *Cache) Ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*c.config.timeout)
 	defer cancel()
@@ -135,10 +136,19 @@ func (c *Cache) Ready(ctx context.Context) error {
 		case unsure:
 			problems = append(problems, fmt.Errorf("%w: Redis has lost writes to partition %d of %d; verify or fill it", ErrUnsure, p.Number, c.config.partitions))
 		case !filled:
-			problems = append(problems, fmt.Errorf("%w: partition %d of %d", ErrNotFilled, p.Number, c.config.partitions))
+			problems = append(problems, c.notFilled(ctx, p))
 		}
 	}
 	return errors.Join(problems...)
+}
+
+// notFilled returns the error that a partition is not filled, and what is known of a fill that has begun.
+func (c *Cache) notFilled(ctx context.Context, p *partition.Partition) error {
+	err := fmt.Errorf("%w: partition %d of %d", ErrNotFilled, p.Number, c.config.partitions)
+	if begun, found, _ := p.Filling(ctx); found {
+		err = fmt.Errorf("%w: a fill began at %s and has not ended", err, begun.Began().UTC().Format(time.RFC3339))
+	}
+	return err
 }
 
 // info returns a field of Redis's INFO, "" where it cannot be read.
@@ -459,32 +469,42 @@ func (c *Cache) Keys(ctx context.Context) iter.Seq2[string, error] {
 }
 
 // MarkFilled declares that the cache holds every resource, so that a miss is a true 404. It is for applications that push
-// everything; Worker.Fill does it by itself.
+// everything; Worker.Fill does it by itself. A Fill that is unfinished is not gone on with after that.
 func (c *Cache) MarkFilled(ctx context.Context) error {
-	begun, err := c.beginFill(ctx)
+	doubts, err := c.doubts(ctx)
 	if err != nil {
 		return err
 	}
-	return c.endFill(ctx, begun)
-}
-
-// beginFill returns the incarnation of each partition.
-func (c *Cache) beginFill(ctx context.Context) ([]string, error) {
-	var begun []string
-	for _, p := range c.store.All() {
+	begun := make([]partition.Filling, len(c.store.All()))
+	for i, p := range c.store.All() {
 		incarnation, err := p.Incarnation(ctx)
 		if err != nil {
+			return c.unavailable(err)
+		}
+		begun[i].Incarnation = incarnation
+	}
+	if err := c.endFill(ctx, begun); err != nil {
+		return err
+	}
+	return c.endDoubts(ctx, doubts)
+}
+
+// beginFill records in each partition that a fill has begun, or goes on with one that has not ended, unless anew.
+func (c *Cache) beginFill(ctx context.Context, anew bool) ([]partition.Filling, error) {
+	begun := make([]partition.Filling, len(c.store.All()))
+	for i, p := range c.store.All() {
+		var err error
+		if begun[i], err = p.BeginFill(ctx, anew); err != nil {
 			return nil, c.unavailable(err)
 		}
-		begun = append(begun, incarnation)
 	}
 	return begun, nil
 }
 
 // endFill marks each partition as filled if it is in the incarnation in which the fill began.
-func (c *Cache) endFill(ctx context.Context, begun []string) error {
+func (c *Cache) endFill(ctx context.Context, begun []partition.Filling) error {
 	for i, p := range c.store.All() {
-		marked, err := p.MarkFilled(ctx, begun[i])
+		marked, err := p.MarkFilled(ctx, begun[i].Position)
 		if err != nil {
 			return c.unavailable(err)
 		}
@@ -498,10 +518,7 @@ func (c *Cache) endFill(ctx context.Context, begun []string) error {
 // awaitLayout waits until Redis can be asked whether the cache is laid out as this one is, or ctx ends.
 func (c *Cache) awaitLayout(ctx context.Context) error {
 	for ctx.Err() == nil {
-		c.mu.Lock()
-		closed := c.closed
-		c.mu.Unlock()
-		if closed {
+		if c.isClosed() {
 			return ErrClosed
 		}
 		err := c.checkLayout(ctx)
@@ -515,6 +532,12 @@ func (c *Cache) awaitLayout(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+func (c *Cache) isClosed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.closed
 }
 
 func (c *Cache) checkLayout(ctx context.Context) error {

@@ -123,7 +123,7 @@ func (v *verification) observe(ctx context.Context, key string) (*observation, i
 func (o *observation) judge(key string) (Finding, found) {
 	stored, err := message.ParseEntry(o.status.Value)
 	entry := o.status.Exists && (err != nil || !stored.Gone)
-	var known found
+	known := found{answer: o.answer.Value}
 	if err == nil {
 		known.written = partition.Microseconds(stored.Ticket)
 	}

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/itscales/scales/internal/message"
+	"github.com/itscales/scales/internal/partition"
 	"github.com/itscales/scales/internal/render"
 )
 
@@ -15,6 +17,7 @@ import (
 type FillState struct {
 	Keys    int // worked on
 	Stored  int
+	Resumed int // of Stored: rendered by an earlier fill that did not end, or by a write since that began
 	Refused int // the application's answer must not be stored, or it has no such resource (any more)
 	Failed  int // the application gave nothing usable
 	Elapsed time.Duration
@@ -35,38 +38,40 @@ type FillProblem struct {
 	Reason  string
 }
 
-// Keys returns a sequence of these keys, for Fill.
-func Keys(keys ...string) iter.Seq2[string, error] {
-	return func(yield func(string, error) bool) {
-		for _, key := range keys {
-			if !yield(key, nil) {
-				return
-			}
-		}
-	}
-}
-
 // Fill renders every key of the sequence, several at once, and then marks the cache as filled: from then on a miss is a
-// true 404. It may run beside servers and workers, and beside other fills, and needs no Run of this worker.
+// true 404. It may run beside servers and workers, and beside other fills, and needs no Run of this worker. FollowLinks
+// has it render what the resources lead to as well.
 //
 // The cache is marked only if no key has failed; otherwise the error is ErrFillIncomplete. A key that was refused is not a
 // failure, and neither is an entry that the application cannot render because it was pushed. The fill ends early, with the
 // report so far, when ctx ends or when the sequence yields an error. Where Redis has lost the cache meanwhile, that shows
 // at the end, and the error is ErrNotFilled. What it has stored remains.
+//
+// A fill leaves a record in Redis when it begins, and removes it when it marks the cache. So one that was killed, or that
+// ended with an error or with failed keys, is gone on with by the next: a key whose entry was asked for since the first
+// began is counted as stored, and is not rendered again; it has been kept current since then. What is missing, has failed,
+// was refused or was lost is rendered. FillAnew has everything rendered; after a deployment that changes pages it is
+// needed. Fills that run at the same time share the record, and each marks the cache when its own keys are there.
 func (w *Worker) Fill(ctx context.Context, keys iter.Seq2[string, error], opts ...FillOption) (FillReport, error) {
-	config := fillConfig{parallel: 4 * w.config.render.concurrency}
+	config := fillConfig{walk: defaultWalkConfig(), parallel: 4 * w.config.render.concurrency}
 	for _, o := range opts {
 		o.applyFill(&config)
 	}
-	if config.parallel < 1 {
-		return FillReport{}, fmt.Errorf("scales: option FillParallel: %d is not positive", config.parallel)
+	if err := config.validate(); err != nil {
+		return FillReport{}, err
 	}
-	begun, err := w.cache.beginFill(ctx)
+	begun, err := w.cache.beginFill(ctx, config.anew)
 	if err != nil {
 		return FillReport{}, err
 	}
-	f := &fill{worker: w, config: config, start: time.Now()}
-	err = f.run(ctx, keys)
+	doubts, err := w.cache.doubts(ctx)
+	if err != nil {
+		return FillReport{}, err
+	}
+	f := &fill{worker: w, config: config, begun: begun, doubts: doubts, start: time.Now()}
+	f.logResumed()
+	through := walk{walkConfig: config.walk, parallel: config.parallel, do: f.one}
+	err = through.run(ctx, w.cache.canonicalKeys(keys))
 	report := f.report
 	report.Elapsed = time.Since(f.start)
 	switch {
@@ -75,78 +80,137 @@ func (w *Worker) Fill(ctx context.Context, keys iter.Seq2[string, error], opts .
 	case report.Failed > 0:
 		return report, fmt.Errorf("%w: %d of %d keys failed, the first is %s", ErrFillIncomplete, report.Failed, report.Keys, f.firstFailed())
 	}
-	return report, w.cache.endFill(ctx, begun)
+	if err := w.cache.endFill(ctx, begun); err != nil {
+		return report, err
+	}
+	return report, w.cache.endDoubts(ctx, doubts)
 }
 
 type fill struct {
 	worker *Worker
 	config fillConfig
+	begun  []partition.Filling // in each partition
+	doubts []string            // since when each partition is unsure, "" if it is not
 	start  time.Time
 
 	mu     sync.Mutex
 	report FillReport
 }
 
-// run renders all keys.
-func (f *fill) run(ctx context.Context, keys iter.Seq2[string, error]) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var group sync.WaitGroup
-	slots := make(chan struct{}, f.config.parallel)
-	for key, err := range keys {
-		if err != nil {
-			cancel(fmt.Errorf("scales: fill: the sequence of keys: %w", err))
-			break
+// logResumed tells that this fill goes on with another, lest somebody wonders who renders so little.
+func (f *fill) logResumed() {
+	for _, begun := range f.begun {
+		if begun.Resumed {
+			f.worker.cache.config.logger.Info("scales: the fill goes on with one that has not ended", "began", begun.Began().UTC())
+			return
 		}
-		select {
-		case slots <- struct{}{}:
-		case <-ctx.Done():
-		}
-		if ctx.Err() != nil {
-			break
-		}
-		group.Go(func() {
-			defer func() { <-slots }()
-			if err := f.one(ctx, key); err != nil {
-				cancel(err)
-			}
-		})
 	}
-	group.Wait()
-	return context.Cause(ctx)
 }
 
-// one renders a key.
-func (f *fill) one(ctx context.Context, key string) error {
-	canonicalKey, err := f.worker.cache.parse(key)
+// one has a key rendered, unless that has been done since the fill began, and returns the keys that it leads to if they
+// are asked for.
+func (f *fill) one(ctx context.Context, at visit) (links []string, err error) {
+	if _, err := f.worker.cache.parse(at.key); err != nil {
+		f.note(at, render.Result{Key: at.key, State: render.Failed, Reason: err.Error()}, false)
+		return nil, nil
+	}
+	if entry := f.resumed(ctx, at.key); entry != nil {
+		f.note(at, render.Result{Key: at.key, State: render.Stored}, true)
+		return f.follow(at.key, entry), nil
+	}
+	results, err := f.worker.renderer.Perform(ctx, render.Work{Needs: []render.Need{{Key: at.key, Why: "fill"}}})
 	if err != nil {
-		f.note(render.Result{Key: key, State: render.Failed, Reason: err.Error()})
+		return nil, err
+	}
+	f.note(at, results[0], false)
+	if !f.config.walk.follow || results[0].State != render.Stored && results[0].State != render.Pushed {
+		return nil, nil
+	}
+	entry, err := f.stored(ctx, at.key)
+	if err != nil || entry == nil {
+		return nil, err
+	}
+	return f.follow(at.key, entry), nil
+}
+
+// resumed returns the entry of a key if it was asked for since the fill began, by an earlier run of it or for a write. Its
+// ticket, or its floor if it was pushed, says so; the fence keeps it current from then on. In every doubt it is nil, and
+// the key is rendered.
+func (f *fill) resumed(ctx context.Context, key string) *message.Entry {
+	p := f.worker.cache.store.Of(key)
+	begun := f.begun[p.Number]
+	if !begun.Resumed || f.doubts[p.Number] != "" { // what is there may be what Redis had before a write that it has lost
 		return nil
 	}
-	results, err := f.worker.renderer.Perform(ctx, render.Work{Needs: []render.Need{{Key: canonicalKey, Why: "fill"}}})
-	if err != nil {
-		return err
+	found, err := p.ReadListed(ctx, key)
+	if err != nil || !found.Listed || message.EntryFloor(found.Value) <= begun.Ticket {
+		return nil
 	}
-	f.note(results[0])
-	return nil
+	entry, err := message.ParseEntry(found.Value)
+	if err != nil || entry.Gone {
+		return nil
+	}
+	return entry
 }
 
-func (f *fill) note(result render.Result) {
+// stored returns the entry of a key that was rendered, nil if it is gone again. It waits for Redis where that is away, as
+// renders do.
+func (f *fill) stored(ctx context.Context, key string) (*message.Entry, error) {
+	const pause = 100 * time.Millisecond
+	for {
+		found, err := f.worker.cache.store.Of(key).Read(ctx, key)
+		switch {
+		case err == nil:
+			entry, err := message.ParseEntry(found.Value)
+			if err != nil || entry.Gone {
+				return nil, nil
+			}
+			return entry, nil
+		case errors.Is(err, partition.ErrLayout):
+			return nil, f.worker.cache.unavailable(err)
+		case f.worker.cache.isClosed():
+			return nil, ErrClosed
+		}
+		f.worker.cache.outage.Note(err)
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+func (f *fill) follow(key string, entry *message.Entry) []string {
+	if !f.config.walk.follow {
+		return nil
+	}
+	return f.worker.cache.links(key, entry)
+}
+
+func (f *fill) note(at visit, result render.Result, resumed bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.report.Keys++
+	problem := func(refused bool, reason string) {
+		f.report.Problems = append(f.report.Problems, FillProblem{result.Key, refused, at.linked(reason)})
+	}
 	switch result.State {
 	case render.Stored, render.Pushed:
 		f.report.Stored++
+		if resumed {
+			f.report.Resumed++
+		}
 	case render.Refused:
 		f.report.Refused++
-		f.report.Problems = append(f.report.Problems, FillProblem{result.Key, true, result.Reason})
+		problem(true, result.Reason)
 	case render.Destroyed:
 		f.report.Refused++
-		f.report.Problems = append(f.report.Problems, FillProblem{result.Key, true, "the application has no such resource"})
+		problem(true, "the application has no such resource")
 	default:
 		f.report.Failed++
-		f.report.Problems = append(f.report.Problems, FillProblem{result.Key, false, result.Reason})
+		problem(false, result.Reason)
 	}
 	if f.config.progress != nil {
 		state := f.report.FillState

@@ -74,9 +74,11 @@
 // # Filling
 //
 // [Worker.Fill] renders every key of a sequence and, if none has failed, marks the cache as filled: from then on a
-// miss is a true 404. It may run beside servers and workers, and again at any time. An application that pushes
-// everything calls [Cache.MarkFilled] instead. [Cache.Ready] says whether the cache can be relied upon, and what is
-// wrong if not.
+// miss is a true 404. It may run beside servers and workers, and again at any time. One that was killed, or in which
+// keys have failed, is gone on with by the next, which renders only what is missing; [FillAnew] renders everything.
+// The keys come from the application's database, from its sitemap ([Worker.Sitemap]) or from its links
+// ([FollowLinks]). An application that pushes everything calls [Cache.MarkFilled] instead. [Cache.Ready] says whether
+// the cache can be relied upon, and what is wrong if not.
 //
 // # An existing service
 //
@@ -157,6 +159,12 @@ var (
 
 	// ErrFillIncomplete means that a fill did not mark the cache as filled, because keys have failed.
 	ErrFillIncomplete = errors.New("scales: the fill is incomplete")
+
+	// ErrSitemap means that there is no sitemap where one should be, or that it cannot be read.
+	ErrSitemap = errors.New("scales: no usable sitemap")
+
+	// ErrTooManyKeys means that links lead to more keys than may be followed (option MaxKeys).
+	ErrTooManyKeys = errors.New("scales: too many keys")
 
 	// ErrClosed means that the cache was closed.
 	ErrClosed = errors.New("scales: the cache was closed")

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/itscales/scales/internal/message"
 	"github.com/itscales/scales/internal/partition"
 	"github.com/itscales/scales/internal/render"
 	"github.com/itscales/scales/internal/streamid"
@@ -92,7 +93,7 @@ type Finding struct {
 //
 // The error is that of the sequence or of ctx, or ErrUnavailable; the report says how far it came. Drift is no error.
 func (w *Worker) Verify(ctx context.Context, keys iter.Seq2[string, error], opts ...VerifyOption) (VerifyReport, error) {
-	config := verifyConfig{parallel: 4 * w.config.render.concurrency, patience: 10 * time.Second, findings: 100}
+	config := verifyConfig{walk: defaultWalkConfig(), parallel: 4 * w.config.render.concurrency, patience: 10 * time.Second, findings: 100}
 	for _, o := range opts {
 		o.applyVerify(&config)
 	}
@@ -164,7 +165,8 @@ type verification struct {
 
 // found is what is known of a finding besides what is reported.
 type found struct {
-	written int64 // when what the cache has was written, in µs; 0 if it has nothing
+	written int64  // when what the cache has was written, in µs; 0 if it has nothing
+	answer  string // what the application answered, as an entry
 }
 
 // run looks at everything: what the cache has, what the sequence says it should have, and what nobody but somebody who
@@ -179,28 +181,40 @@ func (v *verification) run(ctx context.Context, keys iter.Seq2[string, error]) e
 			return v.cache.unavailable(err)
 		}
 	}
-	if err := v.each(ctx, v.cache.Keys(ctx), v.look); err != nil {
+	if err := v.through(ctx, v.cache.Keys(ctx), false, v.look); err != nil {
 		return err
 	}
-	err := v.each(ctx, keys, func(ctx context.Context, key string) error {
-		canonicalKey, err := v.cache.parse(key)
-		if err != nil {
-			v.note(Finding{Key: key, Kind: Unrenderable, Reason: err.Error()}, found{})
-			return nil
-		}
-		status, err := v.status(ctx, canonicalKey)
-		if err != nil || status.Indexed {
-			return err // if it is in the index it was looked at, or it has come since
-		}
-		if !status.Exists {
-			return v.look(ctx, canonicalKey)
-		}
-		return v.lookAtStray(ctx, canonicalKey)
-	})
-	if err != nil {
+	if err := v.through(ctx, v.cache.canonicalKeys(keys), v.config.walk.follow, v.named); err != nil {
 		return err
 	}
-	return v.each(ctx, v.unlisted(ctx), v.lookAtStray)
+	return v.through(ctx, v.unlisted(ctx), false, v.lookAtStray)
+}
+
+// named looks at a key that the sequence names, or that is linked from one, unless it was looked at.
+func (v *verification) named(ctx context.Context, key string) ([]string, error) {
+	if _, err := v.cache.parse(key); err != nil {
+		v.note(Finding{Key: key, Kind: Unrenderable, Reason: err.Error()}, found{})
+		return nil, nil
+	}
+	status, err := v.status(ctx, key)
+	switch {
+	case err != nil:
+		return nil, err
+	case status.Indexed: // it was looked at, or it has come since
+		return v.links(key, status.Value), nil
+	case status.Exists:
+		return v.lookAtStray(ctx, key)
+	}
+	return v.look(ctx, key)
+}
+
+// links returns the keys that an entry leads to, if they are to be followed.
+func (v *verification) links(key, value string) []string {
+	entry, err := message.ParseEntry(value)
+	if err != nil || entry.Gone || !v.config.walk.follow {
+		return nil
+	}
+	return v.cache.links(key, entry)
 }
 
 // unlisted yields the keys of entries that are in no index.
@@ -220,67 +234,50 @@ func (v *verification) unlisted(ctx context.Context) iter.Seq2[string, error] {
 }
 
 // lookAtStray looks at a key that is not in the index, once.
-func (v *verification) lookAtStray(ctx context.Context, key string) error {
+func (v *verification) lookAtStray(ctx context.Context, key string) ([]string, error) {
 	v.mu.Lock()
 	seen := v.strays[key]
 	v.strays[key] = true
 	v.mu.Unlock()
 	if seen {
-		return nil
+		return nil, nil
 	}
 	return v.look(ctx, key)
 }
 
-// each calls do for all keys of a sequence, several at once.
-func (v *verification) each(ctx context.Context, keys iter.Seq2[string, error], do func(context.Context, string) error) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var group sync.WaitGroup
-	slots := make(chan struct{}, v.config.parallel)
-	for key, err := range keys {
-		if err != nil {
-			cancel(fmt.Errorf("scales: verify: the sequence of keys: %w", err))
-			break
-		}
-		select {
-		case slots <- struct{}{}:
-		case <-ctx.Done():
-		}
-		if ctx.Err() != nil {
-			break
-		}
-		group.Go(func() {
-			defer func() { <-slots }()
-			if err := do(ctx, key); err != nil {
-				cancel(err)
-			}
-		})
-	}
-	group.Wait()
-	return context.Cause(ctx)
+// through does something with every key of a sequence, and with what these lead to if links are to be followed.
+func (v *verification) through(ctx context.Context, keys iter.Seq2[string, error], follow bool, do func(context.Context, string) ([]string, error)) error {
+	config := v.config.walk
+	config.follow = follow
+	w := walk{walkConfig: config, parallel: v.config.parallel, do: func(ctx context.Context, at visit) ([]string, error) {
+		return do(ctx, at.key)
+	}}
+	return w.run(ctx, keys)
 }
 
-// look compares a key, and repairs it if it is asked to.
-func (v *verification) look(ctx context.Context, key string) error {
+// look compares a key, and repairs it if it is asked to. It returns where the application's answer leads.
+func (v *verification) look(ctx context.Context, key string) ([]string, error) {
 	finding, known, err := v.compare(ctx, key)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	links := v.links(key, known.answer)
+	known.answer = ""
 	if wrong := v.misfiled[key]; finding.Kind == "" && len(wrong) > 0 {
 		finding = Finding{Key: key, Kind: Stale, Reason: fmt.Sprintf("the groups %q have it among their members, but it is in the groups of its entry only", wrong)}
 	}
 	if v.config.repair && finding.Kind.Drift() {
 		if err := v.repair(ctx, key); err != nil {
-			return err
+			return nil, err
 		}
 		again, _, err := v.compare(ctx, key)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		finding.Repaired = !again.Kind.Drift()
 	}
 	v.note(finding, known)
-	return nil
+	return links, nil
 }
 
 // repair makes a key pending, so that it is rendered whatever becomes of this process, and renders it.

@@ -24,13 +24,14 @@ const (
 type summary struct {
 	Keys    int     `json:"keys"`
 	Stored  int     `json:"stored"`
+	Resumed int     `json:"resumed"` // of stored
 	Refused int     `json:"refused"`
 	Failed  int     `json:"failed"`
 	Seconds float64 `json:"seconds"`
 }
 
 // fillCache renders every resource of the application into the cache, tells of its progress and names each key that was
-// not stored. Its error says that the cache is not filled.
+// not stored. Its error says that the cache is not filled. One that was stopped or killed is gone on with.
 func (p *program) fillCache(ctx context.Context, worker *scales.Worker, s *store) (scales.FillReport, error) {
 	total, err := s.countKeys(ctx)
 	if err != nil {
@@ -40,7 +41,15 @@ func (p *program) fillCache(ctx context.Context, worker *scales.Worker, s *store
 	if file, ok := p.stderr.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
 		show, end = progressBar(p.stderr, total)
 	}
-	report, err := worker.Fill(ctx, s.keys(ctx), scales.FillProgress(show))
+	keys, options := s.keys(ctx), []scales.FillOption{scales.FillProgress(show)}
+	if p.keys == "links" {
+		// Of a page that no link leads to, a miss is a 404.
+		keys, options = scales.Keys(startKeys...), append(options, scales.FollowLinks())
+	}
+	if p.anew {
+		options = append(options, scales.FillAnew())
+	}
+	report, err := worker.Fill(ctx, keys, options...)
 	end()
 	for _, problem := range report.Problems {
 		if problem.Refused {
@@ -66,8 +75,13 @@ func (p *program) progressLines(total int) func(scales.FillState) {
 			return
 		}
 		next = state.Elapsed + linePause
-		fmt.Fprintf(p.stderr, "fill: %d of %d keys, %d stored, %d refused, %d failed, %.1f s\n",
-			state.Keys, total, state.Stored, state.Refused, state.Failed, state.Elapsed.Seconds())
+		before := ""
+		if state.Resumed > 0 {
+			before = fmt.Sprintf(" (%d of them before)", state.Resumed)
+		}
+		seconds := state.Elapsed.Seconds()
+		fmt.Fprintf(p.stderr, "fill: %d of %d keys, %d stored%s, %d refused, %d failed, %.1f s, %.0f entries/s\n",
+			state.Keys, total, state.Stored, before, state.Refused, state.Failed, seconds, float64(state.Stored-state.Resumed)/seconds)
 	}
 }
 
@@ -98,6 +112,7 @@ func progressBar(w io.Writer, total int) (show func(scales.FillState), end func(
 // writeSummary writes what a fill did to standard output.
 func (p *program) writeSummary(report scales.FillReport) error {
 	return writeObject(p.stdout, summary{
-		Keys: report.Keys, Stored: report.Stored, Refused: report.Refused, Failed: report.Failed, Seconds: rounded(report.Elapsed),
+		Keys: report.Keys, Stored: report.Stored, Resumed: report.Resumed, Refused: report.Refused, Failed: report.Failed,
+		Seconds: rounded(report.Elapsed),
 	})
 }

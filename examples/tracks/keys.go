@@ -12,6 +12,9 @@ var fixedKeys = []string{
 	"/", "/tracks", "/tracks.json", "/tracks/new", "/artists", "/artists.json", "/assets/app.css", "/assets/cover.png",
 }
 
+// startKeys are where a fill begins that follows links.
+var startKeys = []string{"/", "/tracks", "/tracks.json", "/artists", "/artists.json"}
+
 const (
 	// keysOfTrack and keysOfArtist are how many resources one of them has.
 	keysOfTrack  = 3

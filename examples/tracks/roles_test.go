@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -190,7 +191,7 @@ func TestModulesApart(t *testing.T) {
 		t.Errorf("the fill took %v seconds", seconds)
 	}
 	delete(counted, "seconds")
-	if got := fmt.Sprint(counted); got != "map[failed:0 keys:3208 refused:0 stored:3208]" {
+	if got := fmt.Sprint(counted); got != "map[failed:0 keys:3208 refused:0 resumed:0 stored:3208]" {
 		t.Errorf("the fill counts %s", got)
 	}
 	if code := <-fill.code; code != exitDone {
@@ -231,6 +232,54 @@ func TestAFillWithFailedKeysIsAFailure(t *testing.T) {
 			t.Errorf("the fill does not name %s", name)
 		}
 	}
+}
+
+// What links lead to is a part of what there is. In this application they lead to everything.
+func TestAFillFollowsLinks(t *testing.T) {
+	database, url := filepath.Join(t.TempDir(), "tracks.db"), someRedis(t)
+	var stdout, stderr bytes.Buffer
+	if code := run(t.Context(), []string{"-role", "fill", "-keys", "links", "-redis", url, "-db", database}, &stdout, &stderr); code != exitDone {
+		t.Fatalf("the fill ended with %d: %s", code, stderr.String())
+	}
+	p := &program{settings: settings{redisURL: url, namespace: "tracks", partitions: 1, origin: "http://localhost"}, logger: slog.New(slog.DiscardHandler)}
+	c, err := p.openCache()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := c.close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}()
+	found := make(map[string]bool)
+	for key, err := range c.cache.Keys(t.Context()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		found[key] = true
+	}
+	s := reopen(t, database, time.Hour)
+	there := make(map[string]bool)
+	for key, err := range s.keys(t.Context()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		there[key] = true
+		if strings.HasPrefix(key, "/artists/") && !found[key] {
+			t.Errorf("no link leads to the artist's page %s", key)
+		}
+	}
+	for key := range found {
+		if !there[key] {
+			t.Errorf("a link leads to %s, which is none of the keys", key)
+		}
+	}
+	for _, key := range []string{"/tracks/1000", "/tracks/1000.json", "/tracks/new", "/assets/app.css", "/assets/cover.png"} {
+		if !found[key] {
+			t.Errorf("no link leads to %s", key)
+		}
+	}
+	t.Logf("links lead to %d of %d keys", len(found), len(there))
 }
 
 func TestAFillThatIsStoppedIsAFailure(t *testing.T) {
@@ -292,8 +341,11 @@ func TestProgressIsToldInLines(t *testing.T) {
 	for _, state := range []struct {
 		keys    int
 		elapsed time.Duration
-	}{{1, 10 * time.Millisecond}, {2, 1500 * time.Millisecond}, {3, 1600 * time.Millisecond}} {
-		show(fillState(state.keys, state.elapsed))
+		resumed int
+	}{{1, 10 * time.Millisecond, 0}, {2, 1500 * time.Millisecond, 0}, {3, 1600 * time.Millisecond, 1}} {
+		shown := fillState(state.keys, state.elapsed)
+		shown.Resumed = state.resumed
+		show(shown)
 	}
 	close(stderr.whole)
 	var told []string
@@ -301,8 +353,8 @@ func TestProgressIsToldInLines(t *testing.T) {
 		told = append(told, line)
 	}
 	want := []string{
-		"fill: 2 of 3 keys, 2 stored, 0 refused, 0 failed, 1.5 s",
-		"fill: 3 of 3 keys, 3 stored, 0 refused, 0 failed, 1.6 s",
+		"fill: 2 of 3 keys, 2 stored, 0 refused, 0 failed, 1.5 s, 1 entries/s",
+		"fill: 3 of 3 keys, 3 stored (1 of them before), 0 refused, 0 failed, 1.6 s, 1 entries/s",
 	}
 	if fmt.Sprint(told) != fmt.Sprint(want) {
 		t.Errorf("the lines are %q, want %q", told, want)

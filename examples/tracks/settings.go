@@ -37,10 +37,15 @@ type settings struct {
 	renderDelay time.Duration
 	repair      bool
 	key         string // of explain: the argument
+	keys        string
+	anew        bool
 }
 
 // roleNames are the roles, as the flag -role knows them.
 var roleNames = []string{"all", "server", "worker", "fill", "verify", "explain", "app"}
+
+// keysFrom is where a fill gets its keys, as the flag -keys knows it.
+var keysFrom = []string{"database", "links"}
 
 // parseSettings reads the flags. What is wrong with them is written to stderr and is an error; flag.ErrHelp says that
 // only help was asked for.
@@ -65,6 +70,8 @@ func parseSettings(arguments []string, stderr io.Writer) (settings, error) {
 	flags.DurationVar(&s.workDelay, "work-delay", 0, "sleep in writes, after the change of the database")
 	flags.DurationVar(&s.renderDelay, "render-delay", 0, "sleep in GETs, after reading the database")
 	flags.BoolVar(&s.repair, "repair", false, "have verify render again what has drifted")
+	flags.StringVar(&s.keys, "keys", "database", "where a fill gets its keys: "+strings.Join(keysFrom, ", "))
+	flags.BoolVar(&s.anew, "anew", false, "have a fill render every page, also where an earlier one did not end")
 	if err := flags.Parse(arguments); err != nil {
 		return settings{}, err // flags has written it to stderr
 	}
@@ -112,6 +119,7 @@ func (s settings) validate() error {
 	check(origin(s.origin), "-origin must be http:// or https:// and a host, not %q", s.origin)
 	check(s.workDelay >= 0, "-work-delay must not be negative, not %v", s.workDelay)
 	check(s.renderDelay >= 0, "-render-delay must not be negative, not %v", s.renderDelay)
+	check(slices.Contains(keysFrom, s.keys), "-keys must be one of %s, not %q", strings.Join(keysFrom, ", "), s.keys)
 	return errors.Join(append(wrong, s.validateRedis()...)...)
 }
 

@@ -31,6 +31,7 @@ func TestFlagsThatMakeNoSense(t *testing.T) {
 		{"-role app -lease -5s", "-lease"},
 		{"-role app -work-delay -1ms", "-work-delay"},
 		{"-role app -render-delay -1ms", "-render-delay"},
+		{"-role app -keys sitemap", "-keys"},
 		{"-role app -db=", "-db"},
 		{"-role app -namespace a:b", "-namespace"},
 		{"-role app -namespace=", "-namespace"},

@@ -121,14 +121,20 @@ func (s *site) judgeLog(t *testing.T, p *process) {
 
 // fillSummary is what a fill ends with.
 type fillSummary struct {
-	Keys, Stored, Refused, Failed *int
-	Seconds                       *float64
+	Keys, Stored, Resumed, Refused, Failed *int
+	Seconds                                *float64
 }
 
 // fill fills the cache and returns how many keys were stored. It expects that none was refused or failed.
 func (s *site) fill(t *testing.T, flags ...string) int {
 	t.Helper()
 	p := s.start(t, "fill", flags...)
+	return *s.filled(t, p).Stored
+}
+
+// filled waits for the end of a fill and returns what it says. It expects that no key was refused or failed.
+func (s *site) filled(t *testing.T, p *process) fillSummary {
+	t.Helper()
 	p.awaitEnd(t, fillTimeout)
 	lines := strings.Split(strings.TrimSuffix(p.stdout.String(), "\n"), "\n")
 	decoder := json.NewDecoder(strings.NewReader(lines[len(lines)-1]))
@@ -137,13 +143,13 @@ func (s *site) fill(t *testing.T, flags ...string) int {
 	if err := decoder.Decode(&got); err != nil {
 		t.Fatalf("the last line of fill, %q, is no summary: %v", lines[len(lines)-1], err)
 	}
-	if got.Keys == nil || got.Stored == nil || got.Refused == nil || got.Failed == nil || got.Seconds == nil {
+	if got.Keys == nil || got.Stored == nil || got.Resumed == nil || got.Refused == nil || got.Failed == nil || got.Seconds == nil {
 		t.Fatalf("the summary of fill lacks members: %s", lines[len(lines)-1])
 	}
 	if *got.Refused != 0 || *got.Failed != 0 || *got.Stored != *got.Keys || *got.Seconds <= 0 {
 		t.Fatalf("fill says %s, want all keys stored", lines[len(lines)-1])
 	}
-	return *got.Stored
+	return got
 }
 
 // redisKey returns the name of a key in Redis, in the partition of the resource.

@@ -18,6 +18,7 @@ const (
 	TicketOffset = len(ticketMember)
 
 	ticketMember = `{"ticket":"`
+	floorMember  = `","floor":"`
 	noTicket     = "00000000000000000000"
 )
 
@@ -188,6 +189,21 @@ func EntryTicket(s string) string {
 		return ""
 	}
 	return s[TicketOffset:end]
+}
+
+// EntryFloor returns the ticket at the head of an entry up to which the entry is
+// sure to show what happened: its floor if it has one, else its ticket. It is ""
+// if there is none, and looks at nothing else.
+func EntryFloor(s string) string {
+	ticket := EntryTicket(s)
+	if ticket == "" {
+		return ""
+	}
+	floor, ok := strings.CutPrefix(s[TicketOffset+TicketWidth:], floorMember)
+	if ok && len(floor) > TicketWidth && floor[TicketWidth] == '"' && isTicket(floor[:TicketWidth]) {
+		return floor[:TicketWidth]
+	}
+	return ticket
 }
 
 func isTicket(s string) bool {

@@ -190,3 +190,21 @@ func sameEntry(a, b *message.Entry) bool {
 	return a.Ticket == b.Ticket && a.Status == b.Status && a.Gone == b.Gone && a.PushOnly == b.PushOnly &&
 		reflect.DeepEqual(a.Header, b.Header) && bytes.Equal(a.Body, b.Body)
 }
+
+func TestTheFloorOfAnEntryCanBeReadAlone(t *testing.T) {
+	const ticket, floor = "00000000000000000042", "00000000000000000007"
+	for s, want := range map[string]string{
+		`{"ticket":"` + ticket + `","status":200`:                                        ticket,
+		`{"ticket":"` + ticket + `","pushOnly":true,"status":200`:                        ticket,
+		`{"ticket":"` + ticket + `","floor":"` + floor + `","status":200`:                floor,
+		`{"ticket":"` + ticket + `","floor":"` + floor + `","gone":true}`:                floor,
+		`{"ticket":"` + ticket + `","floor":"7","status":200,"header":{},"size":0,"a":1`: ticket,
+		`{"ticket":"` + ticket + `","floor":"` + floor:                                   ticket,
+		`{"ticket":"42","floor":"` + floor + `"`:                                         "",
+		"":                                                                               "",
+	} {
+		if got := message.EntryFloor(s); got != want {
+			t.Errorf("EntryFloor(%q) = %q, want %q", s, got, want)
+		}
+	}
+}

@@ -215,6 +215,7 @@ type Found struct {
 	Value  string
 	Exists bool // Value is what is stored, an entry or a tombstone
 	Lost   bool // nothing is stored although the index has the key
+	Listed bool // the index has the key; known for what does not exist, and from ReadListed
 	Filled bool // the partition was filled; known for what does not exist only, like Unsure
 	Unsure bool // it was filled, and Redis has lost writes since
 }
@@ -225,6 +226,11 @@ func (p *Partition) Read(ctx context.Context, key string) (Found, error) {
 	if err != nil || found.Exists {
 		return found, err
 	}
+	return p.misses.Do(ctx, key)
+}
+
+// ReadListed is Read in one step, whatever is found, together with whether the index has the key.
+func (p *Partition) ReadListed(ctx context.Context, key string) (Found, error) {
 	return p.misses.Do(ctx, key)
 }
 
@@ -271,36 +277,10 @@ func (p *Partition) sendMisses(keys []string) ([]Found, error) {
 	for i := range keys {
 		found[i].Filled, found[i].Unsure = text(reply[0]) == "1", text(reply[0]) == "unsure"
 		found[i].Value, found[i].Exists = reply[1+2*i].(string)
-		found[i].Lost = reply[2+2*i] == int64(1)
+		found[i].Listed = reply[2+2*i] == int64(1)
+		found[i].Lost = found[i].Listed && !found[i].Exists
 	}
 	return found, nil
-}
-
-// Filled reports whether the partition was filled, and whether Redis has lost writes since, so that it is not any more.
-func (p *Partition) Filled(ctx context.Context) (filled, unsure bool, err error) {
-	reply, err := p.run(ctx, p.store.scripts.read, []string{p.names.index})
-	if err != nil {
-		return false, false, err
-	}
-	return text(reply[0]) == "1", text(reply[0]) == "unsure", nil
-}
-
-// Incarnation returns the incarnation of the partition's clock, which it makes if there is none.
-func (p *Partition) Incarnation(ctx context.Context) (string, error) {
-	reply, err := p.run(ctx, p.store.scripts.fill, nil, "")
-	if err != nil {
-		return "", err
-	}
-	return text(reply[0]), nil
-}
-
-// MarkFilled marks the partition as filled, if it is still in that incarnation.
-func (p *Partition) MarkFilled(ctx context.Context, incarnation string) (bool, error) {
-	reply, err := p.run(ctx, p.store.scripts.fill, nil, incarnation)
-	if err != nil {
-		return false, err
-	}
-	return text(reply[0]) == incarnation, nil
 }
 
 // Ticket takes a ticket.

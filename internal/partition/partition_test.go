@@ -375,10 +375,10 @@ func TestAMissIsReadTogetherWithItsMeaning(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if marked, err := p.MarkFilled(ctx, "another"); marked || err != nil || read().Filled {
+		if marked, err := p.MarkFilled(ctx, partition.Position{Incarnation: "another"}); marked || err != nil || read().Filled {
 			t.Errorf("a fill of another incarnation: %t, %v", marked, err)
 		}
-		if marked, err := p.MarkFilled(ctx, incarnation); !marked || err != nil || !read().Filled {
+		if marked, err := p.MarkFilled(ctx, partition.Position{Incarnation: incarnation}); !marked || err != nil || !read().Filled {
 			t.Errorf("a fill: %t, %v", marked, err)
 		}
 		commit(t, s, stored(t, "/a", claim(t, s, "/a", "1", ""), "x"))

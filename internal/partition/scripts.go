@@ -143,7 +143,7 @@ end
 //
 //	KEYS[2] index   KEYS[3…] entries
 //	ARGV[4…] the keys of the entries
-//	returns {filled, then for each entry: its value or false, and 1 if the index knows its key}; filled is "1", "0", or
+//	returns {filled, then for each entry: its value or false, and 1 if the index has its key}; filled is "1", "0", or
 //	"unsure" if it was filled and Redis has lost writes since
 const readScript = `
 local filled = '0'
@@ -153,7 +153,7 @@ for i = 3, #KEYS do
   local value = redis.pcall('GET', KEYS[i])
   if type(value) ~= 'string' then value = false end
   local known = 0
-  if not value and redis.call('ZSCORE', KEYS[2], ARGV[i + 1]) then known = 1 end
+  if redis.call('ZSCORE', KEYS[2], ARGV[i + 1]) then known = 1 end
   reply[#reply + 1] = value
   reply[#reply + 1] = known
 end
@@ -313,15 +313,4 @@ return renewed
 //	returns {incarnation, ticket}
 const tickScript = `
 return {incarnation, tick()}
-`
-
-// fillScript begins or ends a fill.
-//
-//	ARGV[4] '' begins: returns the incarnation. Else the incarnation in which the fill began: the partition is marked
-//	as filled if it is still that one; returns it, or '' if it is another.
-const fillScript = `
-if ARGV[4] == '' then return incarnation end
-if ARGV[4] ~= incarnation then return '' end
-redis.call('HSET', meta, 'filled', incarnation)
-return incarnation
 `
