@@ -53,7 +53,11 @@
 //
 //   - the target of the request, if it has no query or has an entry already;
 //   - what Location and Content-Location of the response name, if it is of the same origin (RFC 9111, section 4.4);
-//   - what Link: <…>; rel="invalidates" in the response names, if it is of the same origin.
+//   - what Link: <…>; rel="invalidates" in the response names, if it is of the same origin;
+//   - the members of the groups that Cache-Group-Invalidation in the response names (RFC 9875), whatever its status.
+//
+// A page is in the groups that Cache-Groups in its own response names. Of large groups a part is rendered before the
+// reply, see [GroupLimit], and the rest in the background.
 //
 // A render is a GET of a key through the application, with the host of [Origin], Accept: */* and nothing of any
 // client's. [Rendering] tells a handler that it is in one. The answers 200, 203, 204, 300 to 303, 307 and 308 are
@@ -66,6 +70,7 @@
 // What plain HTTP does not say, a handler says through the [CacheWriter] of its job:
 //
 //	scales.Writer(r.Context()).Update(r.Context(), "/tracks", "/artists/nina-simone")
+//	scales.Writer(r.Context()).UpdateGroups(r.Context(), "charts")
 //
 // The changes of a job become visible together in each partition, unless they are very many, and only if the handler
 // returned without a panic and with a status below 500. Outside of a job [Writer] returns a writer that does nothing.
@@ -79,6 +84,12 @@
 // The keys come from the application's database, from its sitemap ([Worker.Sitemap]) or from its links
 // ([FollowLinks]). An application that pushes everything calls [Cache.MarkFilled] instead. [Cache.Ready] says whether
 // the cache can be relied upon, and what is wrong if not.
+//
+// # Auditing
+//
+// [Worker.Verify] compares the cache with the application, beside live traffic, and mends what differs with [Repair].
+// [Cache.Explain] says of a key what is stored, why and by which job, and what is to come. [Cache.Backlog] and
+// [Cache.Failing] tell of renders that are to be made, and of those that fail.
 //
 // # An existing service
 //
@@ -97,7 +108,8 @@
 //   - A miss is a true 404. Where Scales cannot know, it answers 503.
 //   - The cache converges to what the application would answer, whatever the order in which renders end.
 //   - Whoever holds the response to a write sees that write, or a later one, in all that it pushed, updated or
-//     destroyed; a render that failed is the exception, and is logged.
+//     destroyed. The exceptions are a render that failed, which is logged, and members of a group that are beyond the
+//     [GroupLimit] or join while it changes.
 //   - A request that was begun is finished, also when its worker dies: one whose method is repeatable (PUT, DELETE and
 //     the safe ones) is run again until its deadline. Every other is run at most once; where nobody knows how far it
 //     came, the client gets a 502 and the request is kept as a [DeadLetter].
