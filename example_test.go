@@ -68,6 +68,36 @@ func ExampleNewServer() {
 	// GET /nothing: 404 {"type":"urn:scales:problem:not-found","title":"There is no such resource","status":404,"detail":"the cache has no entry for this target"}
 }
 
+// A fill that begins at the front page and follows links. A dead link is named together with a page that has it.
+func ExampleFollowLinks() {
+	app := http.NewServeMux()
+	for path, text := range map[string]string{
+		"/{$}":     `<link rel="stylesheet" href="/app.css"><a href="/notes">Notes</a>`,
+		"/notes":   `<a href="/notes/1">the first</a> <a href="/notes/2">the second</a>`,
+		"/notes/1": `Milk`,
+	} {
+		app.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "text/html")
+			fmt.Fprint(w, text)
+		})
+	}
+	app.HandleFunc("GET /app.css", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "a { color: teal }") })
+
+	rdb, closeRedis := connect()
+	defer closeRedis()
+	cache := check(scales.NewCache(rdb, scales.Namespace("notes")))
+	worker := check(scales.NewWorker(cache, app))
+	report := check(worker.Fill(context.Background(), scales.Keys("/"), scales.FollowLinks()))
+	fmt.Println(report.Stored, "stored")
+	for _, problem := range report.Problems {
+		fmt.Printf("%s: %s\n", problem.Key, problem.Reason)
+	}
+	check(0, cache.Close(context.Background()))
+	// Output:
+	// 4 stored
+	// /notes/2: the application has no such resource; /notes leads there
+}
+
 // A handler names the resources that its change shows in, besides the target of the request and what Location names.
 func ExampleWriter() {
 	var mu sync.Mutex

@@ -10,15 +10,6 @@ import (
 	"time"
 )
 
-func parseArtist(t *testing.T, document string) artistTracks {
-	t.Helper()
-	var parsed artistTracks
-	if err := json.Unmarshal([]byte(document), &parsed); err != nil {
-		t.Fatalf("%v in %s", err, document)
-	}
-	return parsed
-}
-
 // expectArtist fails the test unless the artist has that name and the tracks, by its document and by those of the tracks.
 func expectArtist(t *testing.T, app http.Handler, slug, name string, tracks ...int64) {
 	t.Helper()
