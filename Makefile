@@ -37,6 +37,14 @@ soak: ## The fence under 100000 random histories
 load: ## WRITES (20000) mixed writes and reads through many processes built with the race detector
 	go test ./internal/blackbox -count=1 -timeout 0 -v -run '^TestMixedLoad$$/^single$$' -writes $(WRITES) -race-build
 
+.PHONY: flush
+flush: ## FLUSHALL under 64 readers and writers: no 404 for what exists, at any time
+	go test ./internal/blackbox -count=1 -timeout 20m -v -run '^TestOnlyAFilledCacheKnowsWhatIsMissing$$/^single$$' -readers 32 -writers 32
+
+.PHONY: audit
+audit: ## Verifies beside WRITES (20000) mixed writes: they find nothing
+	go test ./internal/blackbox -count=1 -timeout 0 -v -run '^TestVerifyBesideWritesFindsNothing$$' -writes $(WRITES)
+
 .PHONY: bench
 bench: ## The queue against a plain Redis list
 	go run ./internal/bench -run queue

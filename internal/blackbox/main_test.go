@@ -23,8 +23,10 @@ import (
 )
 
 var (
-	raceBuild = flag.Bool("race-build", raceDetector, "build servers, workers and the fill of all pages with the race detector")
-	writes    = flag.Int("writes", 400, "`number` of writes of the mixed load, on each kind of Redis")
+	raceBuild      = flag.Bool("race-build", raceDetector, "build servers, workers and the fill of all pages with the race detector")
+	trafficReaders = flag.Int("readers", 3, "`number` of readers while Redis goes away, is flushed, or a process ends")
+	trafficWriters = flag.Int("writers", 4, "`number` of writers at the same time")
+	writes         = flag.Int("writes", 400, "`number` of writes of the mixed load, on each kind of Redis")
 )
 
 func TestMain(m *testing.M) {

@@ -14,8 +14,6 @@ import (
 )
 
 const (
-	trafficReaders = 3
-	trafficWriters = 4
 	// readPace and writePace are the shortest times between two requests of a client, to leave something of the machine to
 	// those who answer.
 	readPace  = 20 * time.Millisecond
@@ -98,10 +96,10 @@ func (f *traffic) enter(p phase) {
 	f.number++
 	f.phase, f.answered = p, map[string]map[int]int{http.MethodGet: {}, http.MethodPost: {}}
 	number := f.number
-	for range trafficReaders {
+	for range *trafficReaders {
 		f.group.Go(func() { f.client(number, readPace, f.read) })
 	}
-	for range trafficWriters {
+	for range *trafficWriters {
 		f.group.Go(func() { f.client(number, writePace, f.write) })
 	}
 }
