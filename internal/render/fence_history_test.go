@@ -102,7 +102,8 @@ func play(client redis.UniversalClient, namespace string, seed uint64, guards pa
 		seed: seed, client: client, dice: d, app: newApplication(),
 		named: make(map[string]bool), settled: make(map[string]int), calmed: make(chan struct{}), renderTimeout: 5 * time.Second,
 	}
-	h.keys = []string{"/a", "/b", "/c", "/d"}[:1+d.n(4)]
+	h.keys = []string{"/a", "/h", "/v", "/b"}[:1+d.n(4)] // of three partitions the first three keys are in one each
+	slices.Sort(h.keys)
 	h.groups = groupNames[:d.n(len(groupNames)+1)]
 	if h.meeting = guards.NoMarks || d.oneIn(4); h.meeting && len(h.groups) == 0 {
 		h.groups = groupNames[:1]
