@@ -89,7 +89,8 @@ func (c *counts) add(more counts) {
 }
 
 func (c counts) String() string {
-	return fmt.Sprintf("%d renders, %d reads of members of groups that had changed, %d crashes, %d of them in the change of a group and %d in a walk",
+	return fmt.Sprintf("%d renders, %d reads of members of groups that had changed, "+
+		"%d crashes, %d of them in the change of a group and %d in a walk",
 		c.renders, c.memberReads, c.crashes, c.markCrashes, c.walkCrashes)
 }
 

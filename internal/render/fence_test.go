@@ -17,7 +17,7 @@ import (
 )
 
 var (
-	histories = flag.Int("histories", 0, "number of histories of the property test of the fence; 0: 300, with -short 60")
+	histories = flag.Int("histories", 0, "number of histories of the property test of the fence; 0: 200, with -short 40")
 	seed      = flag.Uint64("seed", 0, "seed of the first history, the next one has the next number; 0: a random one")
 )
 
@@ -100,9 +100,9 @@ func TestFence(t *testing.T) {
 	count := *histories
 	switch {
 	case count == 0 && testing.Short():
-		count = 60
+		count = 40
 	case count == 0:
-		count = 300
+		count = 200
 	}
 	t.Run("embedded", func(t *testing.T) { check(t, redistest.StartEmbedded(t).Client(t), min(count, 10)) })
 	t.Run("single", func(t *testing.T) { check(t, redistest.Shared(t), count) })
