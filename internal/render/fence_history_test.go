@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -12,7 +11,6 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/itscales/scales/internal/message"
 	"github.com/itscales/scales/internal/partition"
 )
 
@@ -34,6 +32,7 @@ type history struct {
 	client   redis.UniversalClient
 	dice     *dice
 	keys     []string
+	groups   []string
 	app      *application
 	observer *partition.Store // reads without pauses
 
@@ -42,19 +41,21 @@ type history struct {
 	longest       time.Duration // of a pause
 	vague         bool          // a push may be replaced by a render that fails, without anybody being told
 	careless      bool          // what is pushed may be older than the change: readers may see it until a render has confirmed it
+	meeting       bool          // the last that happens is that keys join groups which change
 
 	relief  atomic.Bool   // processes that start have long leases and tombstones
 	calm    atomic.Bool   // no more pauses and crashes
 	calmed  chan struct{} // closed then
 	crashes atomic.Int64  // how many are left
 	claimed atomic.Int64  // renders between their claim and their commit
-	renders atomic.Int64  // all that were begun
 	dead    sync.WaitGroup
 
 	mu        sync.Mutex
+	counts    counts
 	processes []*process
 	started   int
 	named     map[string]bool // the keys that a job has named
+	settled   map[string]int  // of each key the version from which on somebody relies on it
 	notes     []string
 	verdict   verdict
 }
@@ -63,11 +64,34 @@ type history struct {
 type verdict struct {
 	seed  uint64
 	drift []string // differences between cache and application when all was quiet
-	stale []string // reads after a reply that did not show the job's change
+	stale []string // reads that showed what they must not show at that moment, such as after a reply no trace of the job
 	err   error    // what kept the history from its end
 	notes []string // what happened, if it is of interest
 
-	renders, crashes int64
+	counts counts
+}
+
+// counts say how much histories have tried.
+type counts struct {
+	renders     int // that were begun
+	memberReads int // of members of a group that had to show a change of it
+	crashes     int
+	markCrashes int // of them while a group was being marked, or just then
+	walkCrashes int // and in the middle of a step of a walk
+}
+
+func (c *counts) add(more counts) {
+	c.renders += more.renders
+	c.memberReads += more.memberReads
+	c.crashes += more.crashes
+	c.markCrashes += more.markCrashes
+	c.walkCrashes += more.walkCrashes
+}
+
+func (c counts) String() string {
+	return fmt.Sprintf("%d renders, %d reads of members of groups that had changed, "+
+		"%d crashes, %d of them in the change of a group and %d in a walk",
+		c.renders, c.memberReads, c.crashes, c.markCrashes, c.walkCrashes)
 }
 
 func (v *verdict) holds() bool { return len(v.drift)+len(v.stale) == 0 && v.err == nil }
@@ -76,10 +100,15 @@ func (v *verdict) holds() bool { return len(v.drift)+len(v.stale) == 0 && v.err 
 func play(client redis.UniversalClient, namespace string, seed uint64, guards partition.Guards) (v verdict, end func()) {
 	d := newDice(seed, 0)
 	h := &history{
-		seed: seed, client: client, dice: d, app: &application{resources: make(map[string]resource)},
-		named: make(map[string]bool), calmed: make(chan struct{}), renderTimeout: 5 * time.Second,
+		seed: seed, client: client, dice: d, app: newApplication(),
+		named: make(map[string]bool), settled: make(map[string]int), calmed: make(chan struct{}), renderTimeout: 5 * time.Second,
 	}
-	h.keys = []string{"/a", "/b", "/c", "/d"}[:1+d.n(4)]
+	h.keys = []string{"/a", "/h", "/v", "/b"}[:1+d.n(4)] // of three partitions the first three keys are in one each
+	slices.Sort(h.keys)
+	h.groups = groupNames[:d.n(len(groupNames)+1)]
+	if h.meeting = guards.NoMarks || d.oneIn(4); h.meeting && len(h.groups) == 0 {
+		h.groups = groupNames[:1]
+	}
 	h.storeConfig = partition.Config{
 		Namespace: fmt.Sprintf("%s-%d", namespace, seed), Partitions: 1, TombstoneLife: time.Minute,
 		ClaimLease: time.Duration(5+d.n(15)) * time.Millisecond, LogLength: 1000, MaxEntries: 1000,
@@ -112,7 +141,7 @@ func (h *history) run(ctx context.Context) {
 	}
 	for _, key := range h.keys {
 		if !h.dice.oneIn(3) {
-			h.app.change(key, live)
+			h.app.change(key, live, h.someGroups(h.dice))
 		}
 	}
 	if !h.dice.oneIn(3) {
@@ -122,19 +151,25 @@ func (h *history) run(ctx context.Context) {
 	for i, p := range slices.Clone(h.processes) {
 		scripts.Go(func() { h.script(ctx, newDice(h.seed, uint64(i)+1), p) })
 	}
+	var reader sync.WaitGroup
+	reader.Go(func() { h.watch(ctx) })
 	scripts.Wait()
+	if h.meeting {
+		h.meet(ctx)
+	}
 	h.calm.Store(true)
 	close(h.calmed)
+	reader.Wait()
 	h.heal(ctx)
 	h.judge(ctx)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.verdict.seed, h.verdict.renders = h.seed, h.renders.Load()
 	for _, p := range h.processes {
 		if p.isKilled() {
-			h.verdict.crashes++
+			h.counts.crashes++
 		}
 	}
+	h.verdict.seed, h.verdict.counts = h.seed, h.counts
 	if !h.verdict.holds() {
 		h.verdict.notes = slices.Concat(h.notes, h.changeLog(ctx)) // who is still running goes on with notes
 	}
@@ -152,7 +187,10 @@ func (h *history) end() {
 	for number := range h.storeConfig.Partitions {
 		prefix := partition.Prefix(h.storeConfig.Namespace, number)
 		names := []string{}
-		for _, name := range []string{"meta", "index", "pending", "running", "claims", "failing", "log"} {
+		for _, name := range []string{
+			"meta", "index", "pending", "running", "claims", "failing", "log", "wanted", "groups", "memberships", "marks",
+			"walks",
+		} {
 			names = append(names, prefix+name)
 		}
 		for _, key := range h.keys {
@@ -160,6 +198,13 @@ func (h *history) end() {
 		}
 		_ = h.client.Del(ctx, names...).Err() // what stays is in a namespace of its own
 	}
+}
+
+// count counts what happens.
+func (h *history) count(happened counts) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.counts.add(happened)
 }
 
 // start starts a process.
@@ -230,143 +275,4 @@ func (h *history) changeLog(ctx context.Context) (lines []string) {
 		}
 	}
 	return lines
-}
-
-// A shown is what the cache shows under a key.
-type shown struct {
-	version int  // of the application, if it shows one
-	nothing bool // nothing, or a tombstone
-	odd     string
-}
-
-// read reads a key.
-func (h *history) read(ctx context.Context, key string) (shown, error) {
-	found, err := h.observer.Of(key).Read(ctx, key)
-	if err != nil || !found.Exists {
-		s := shown{nothing: true}
-		if found.Lost {
-			s.odd = "nothing, although the index has it"
-		}
-		return s, err
-	}
-	entry, err := message.ParseEntry(found.Value)
-	if err != nil {
-		return shown{odd: err.Error()}, nil
-	}
-	if entry.Gone {
-		return shown{nothing: true}, nil
-	}
-	var s shown
-	_, _ = fmt.Sscanf(string(entry.Body), key+" version %d", &s.version)
-	if string(entry.Body) != body(key, s.version) || entry.Status != http.StatusOK {
-		s.odd = fmt.Sprintf("status %d and %q, which the application never answered", entry.Status, entry.Body)
-	}
-	return s, nil
-}
-
-// checkReply checks, after a job was replied to, that the cache shows a key as it is since a version, or later.
-func (h *history) checkReply(ctx context.Context, j *job, key string, version int) {
-	if h.careless {
-		return
-	}
-	s, err := h.read(ctx, key)
-	now := h.app.look(key)
-	switch {
-	case err != nil:
-		h.fail("read %s: %w", key, err)
-		return
-	case s.odd != "":
-	case s.nothing && now.absent < version:
-		s.odd = "nothing"
-	case !s.nothing && s.version < version:
-		s.odd = fmt.Sprintf("version %d", s.version)
-	default:
-		return
-	}
-	h.note("after %s %s shows %s", j.name, key, s.odd)
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.verdict.stale = append(h.verdict.stale, fmt.Sprintf("after %s, %s has to show version %d or a later one, and shows %s", j.name, key, version, s.odd))
-}
-
-// judge waits until all is quiet and compares the cache with the application.
-func (h *history) judge(ctx context.Context) {
-	if err := h.quiet(ctx); err != nil {
-		h.fail("waiting for quiet: %w", err)
-		return
-	}
-	listed := make(map[string]bool)
-	for _, p := range h.observer.All() {
-		keys, err := p.Keys(ctx, "", 100)
-		if err != nil {
-			h.fail("list keys: %w", err)
-		}
-		for _, key := range keys {
-			listed[key] = true
-		}
-	}
-	for _, key := range h.keys {
-		s, err := h.read(ctx, key)
-		if err != nil {
-			h.fail("read %s: %w", key, err)
-			return
-		}
-		is, difference := h.app.look(key), ""
-		switch {
-		case s.odd != "":
-			difference = "shows " + s.odd
-		case s.nothing && is.state == live && h.named[key]:
-			difference = fmt.Sprintf("shows nothing, the application is at version %d", is.version)
-		case !s.nothing && is.state != live:
-			difference = fmt.Sprintf("shows version %d, the application has nothing since version %d", s.version, is.version)
-		case !s.nothing && s.version != is.version:
-			difference = fmt.Sprintf("shows version %d, the application is at version %d", s.version, is.version)
-		case s.nothing == listed[key]:
-			difference = fmt.Sprintf("is listed: %t, although it shows nothing: %t", listed[key], s.nothing)
-		default:
-			continue
-		}
-		h.verdict.drift = append(h.verdict.drift, key+" "+difference)
-	}
-}
-
-// quiet waits until nothing is pending or running, in Redis and in the processes.
-func (h *history) quiet(ctx context.Context) error {
-	h.alive(h.dice, nil) // somebody has to render what is pending
-	ticker := time.NewTicker(10 * time.Millisecond)
-	defer ticker.Stop()
-	relief := time.NewTimer(reliefAfter)
-	defer relief.Stop()
-	for {
-		busy := h.claimed.Load()
-		for number := range h.storeConfig.Partitions {
-			prefix := partition.Prefix(h.storeConfig.Namespace, number)
-			counts, err := h.client.TxPipelined(ctx, func(pipe redis.Pipeliner) error {
-				pipe.ZCard(ctx, prefix+"pending")
-				pipe.ZCard(ctx, prefix+"running")
-				return nil
-			})
-			if err != nil {
-				return fmt.Errorf("%d keys are busy: %w", busy, err)
-			}
-			for _, count := range counts {
-				busy += count.(*redis.IntCmd).Val()
-			}
-		}
-		if busy == 0 {
-			return nil
-		}
-		h.mu.Lock()
-		for _, p := range h.processes {
-			p.renderer.Kick()
-		}
-		h.mu.Unlock()
-		select {
-		case <-ticker.C:
-		case <-relief.C:
-			h.relieve(ctx)
-		case <-ctx.Done():
-			return fmt.Errorf("%d keys are busy: %w", busy, ctx.Err())
-		}
-	}
 }

@@ -17,8 +17,16 @@ type job struct {
 	name    string
 	needs   []string
 	writes  []partition.Operation
-	written map[string]int        // the version that the job made of each key in writes
+	written map[string]page       // what the job made of each key in writes
+	groups  []string              // have changed
+	changed map[string]int        // the version that the job made of each group in groups
 	outside []partition.Operation // what programs outside of jobs do to the cache
+	marks   []string              // groups that they have changed
+	known   map[string]page       // what the cache had when the handler began
+}
+
+func (h *history) newJob(name string) *job {
+	return &job{name: name, written: make(map[string]page), changed: make(map[string]int), known: h.known()}
 }
 
 // script runs a few jobs, one after the other, on a process that is replaced when it dies.
@@ -29,29 +37,45 @@ func (h *history) script(ctx context.Context, d *dice, home *process) {
 	for number := range 2 + d.n(4) {
 		home = h.alive(d, home)
 		home.pause(ctx)
-		j := h.handle(ctx, d, home, fmt.Sprintf("job %d of worker %d", number+1, worker))
+		name := fmt.Sprintf("job %d of worker %d", number+1, worker)
+		if d.oneIn(12) {
+			h.perform(ctx, d, home, &job{name: name + ", a fill", needs: h.keys})
+			continue
+		}
+		j := h.handle(ctx, d, home, name)
 		if d.oneIn(10) { // another worker takes the job over although its worker lives
 			takeovers.Go(func() { h.perform(ctx, d, h.alive(d, nil), j) })
 		}
 		h.perform(ctx, d, home, j)
+		if d.oneIn(3) {
+			home.walk(ctx)
+		}
 	}
 }
 
 // A change is what a handler has done to a key.
 type change struct {
 	key     string
-	was, is resource
+	was, is page
 	floor   partition.Position // as the writer of a job has it: from before the handler began
 }
 
-// handle is the handler of a job: it changes one or two keys and tells the cache about each.
+// handle is the handler of a job: it changes keys or groups, or both, and tells the cache about each.
 func (h *history) handle(ctx context.Context, d *dice, p *process, name string) *job {
-	j := &job{name: name, written: make(map[string]int)}
-	keys := slices.Clone(h.keys)
+	j := h.newJob(name)
+	keys, groups := slices.Clone(h.keys), 0
 	d.shuffle(keys)
 	changes := make([]change, min(1+d.n(2), len(keys)))
+	if len(h.groups) > 0 && d.oneIn(2) {
+		groups = 1 + d.n(2)
+		changes = changes[:d.n(len(changes)+1)]
+	}
 	for i := range changes {
-		changes[i] = change{key: keys[i], was: h.app.look(keys[i]), floor: p.store.Of(keys[i]).Floor()}
+		changes[i] = h.begin(p, keys[i])
+	}
+	late := d.oneIn(2)
+	if !late {
+		h.changeGroups(ctx, d, p, j, groups)
 	}
 	for _, c := range changes {
 		to := live
@@ -63,15 +87,31 @@ func (h *history) handle(ctx context.Context, d *dice, p *process, name string) 
 		case roll < 11:
 			to = private
 		}
-		c.is = h.app.change(c.key, to)
-		h.note("%s: %s has version %d, state %d", name, c.key, c.is.version, c.is.state)
-		p.pause(ctx)
-		h.tell(ctx, d, p, j, c)
+		h.change(ctx, d, p, j, c, to, h.someGroups(d))
+	}
+	if late {
+		h.changeGroups(ctx, d, p, j, groups)
 	}
 	if len(changes) < len(keys) && d.oneIn(4) {
 		j.needs = append(j.needs, keys[len(changes)])
 	}
+	if d.oneIn(12) {
+		j.fail()
+	}
 	return j
+}
+
+// begin notes what a handler finds that is about to change a key.
+func (h *history) begin(p *process, key string) change {
+	return change{key: key, was: h.app.look(key), floor: p.store.Of(key).Floor()}
+}
+
+// change changes a key in the handler of a job.
+func (h *history) change(ctx context.Context, d *dice, p *process, j *job, c change, to state, groups []string) {
+	c.is = h.app.change(c.key, to, groups)
+	h.note("%s: %s has version %d, state %d, groups %q", j.name, c.key, c.is.version, c.is.state, groups)
+	p.pause(ctx)
+	h.tell(ctx, d, p, j, c)
 }
 
 // tell adds to the job what the cache is told about a change: that the key needs a render, or what is there now.
@@ -117,20 +157,20 @@ func (h *history) tell(ctx context.Context, d *dice, p *process, j *job, c chang
 		return
 	}
 	j.writes = append(j.writes, op)
-	j.written[c.key] = c.is.version
+	j.written[c.key] = c.is
 }
 
 // represent makes an operation that stores one that stores, or destroys, what was read. False means that this is nothing
 // to be pushed.
-func (h *history) represent(op *partition.Operation, read resource) bool {
+func (h *history) represent(op *partition.Operation, read page) bool {
 	switch read.state {
 	case live:
-		entry := message.Entry{Ticket: op.Ticket, Status: http.StatusOK, Body: []byte(body(op.Key, read.version))}
+		entry := message.Entry{Ticket: op.Ticket, Status: http.StatusOK, Body: []byte(h.app.body(op.Key, read))}
 		value, err := message.AppendEntry(nil, &entry)
 		if err != nil {
 			h.fail("make an entry: %w", err)
 		}
-		op.Value = string(value)
+		op.Value, op.Groups = string(value), read.groups
 	case gone:
 		op.Kind = map[partition.Kind]partition.Kind{
 			partition.OpPut: partition.OpDrop, partition.OpPush: partition.OpRemove, partition.OpOverwrite: partition.OpErase,
@@ -148,15 +188,15 @@ func (h *history) perform(ctx context.Context, d *dice, p *process, j *job) {
 	for ctx.Err() == nil {
 		p = h.alive(d, p)
 		h.note("%s: is performed by process %d", j.name, p.number)
-		if !p.commit(ctx, j.outside) {
+		if !p.commit(ctx, j.outside) || !p.mark(ctx, j.marks) {
 			continue
 		}
-		work := render.Work{Writes: j.writes}
-		versions := make([]int, len(j.needs)) // what a render that begins now shows at least
-		for i, key := range j.needs {
+		p.renderer.Kick()
+		work := render.Work{Groups: j.groups, Writes: j.writes}
+		for _, key := range j.needs {
 			work.Needs = append(work.Needs, render.Need{Key: key, Limited: true})
-			versions[i] = h.app.look(key).version
 		}
+		least := h.app.lookAll(h.keys) // what a render that begins now shows at least
 		results, err := p.renderer.Perform(ctx, work)
 		if p.isKilled() {
 			continue
@@ -166,17 +206,18 @@ func (h *history) perform(ctx context.Context, d *dice, p *process, j *job) {
 			return
 		}
 		h.note("%s: is replied to: %v", j.name, results)
-		for i, result := range results {
+		for _, result := range results {
 			if result.State == render.Stored || result.State == render.Destroyed {
-				h.checkReply(ctx, j, result.Key, versions[i])
+				h.checkReply(ctx, j, result.Key, least[result.Key])
 			}
 		}
-		for key, version := range j.written {
+		for key, is := range j.written {
 			// A push that was overtaken is replaced by a render. If that fails nobody is told.
-			if !h.vague && h.app.look(key).broken < version {
-				h.checkReply(ctx, j, key, version)
+			if !h.vague && h.app.look(key).broken < is.version {
+				h.checkReply(ctx, j, key, is)
 			}
 		}
+		h.checkMembers(ctx, j, p, results)
 		return
 	}
 	h.fail("%s was not performed: %w", j.name, ctx.Err())
@@ -213,9 +254,9 @@ func (h *history) heal(ctx context.Context) {
 		switch {
 		case was.state == broken && h.dice.oneIn(2):
 			h.note("%s heals by itself", key)
-			h.app.change(key, live)
+			h.app.change(key, live, was.groups)
 		case was.state == broken, was.state == private:
-			h.app.change(key, live)
+			h.app.change(key, live, was.groups)
 			heal.needs = append(heal.needs, key)
 		}
 	}

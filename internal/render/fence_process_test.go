@@ -55,6 +55,8 @@ type process struct {
 	store    *partition.Store
 	renderer *render.Renderer
 
+	groupLimit int // of the renderer
+
 	frozen atomic.Int64  // until when nothing leaves the process, in nanoseconds of Unix time
 	cut    atomic.Bool   // nothing leaves or reaches the process any more
 	killed chan struct{} // closed when the process is killed
@@ -64,6 +66,7 @@ type process struct {
 
 func newProcess(h *history, number int) *process {
 	p := &process{history: h, number: number, dice: newDice(h.seed, uint64(number)+1000), killed: make(chan struct{})}
+	p.groupLimit = []int{0, 1, 2, 100, 100, 100}[p.dice.n(6)]
 	config, timeout := h.storeConfig, h.renderTimeout
 	if h.relief.Load() {
 		config.ClaimLease, config.TombstoneLife, timeout = time.Second, time.Minute, 10*time.Second
@@ -73,7 +76,7 @@ func newProcess(h *history, number int) *process {
 	p.renderer = render.New(render.Config{
 		Store: p.store, App: http.HandlerFunc(p.serve), Rules: &canonical.Rules{}, Origin: &url.URL{Scheme: "http", Host: "localhost"},
 		Server: &http.Server{}, Mark: func(ctx context.Context) context.Context { return ctx },
-		Limit: 4, Timeout: timeout, MaxEntry: 1 << 10, Lease: config.ClaimLease, Retry: config.ClaimLease / 2,
+		Limit: 4, GroupLimit: p.groupLimit, Timeout: timeout, MaxEntry: 1 << 10, Lease: config.ClaimLease, Retry: config.ClaimLease / 2,
 		Logger: slog.New(slog.DiscardHandler), Outage: outage.New(slog.New(slog.DiscardHandler), "Redis"), Pause: p.at,
 	})
 	tending, untend := context.WithCancel(context.Background())
@@ -108,7 +111,7 @@ func (p *process) serve(w http.ResponseWriter, r *http.Request) {
 		return // as handlers do when nobody listens any more
 	}
 	p.history.note("process %d: the application answers %s of version %d, state %d", p.number, key, was.version, was.state)
-	answer(w, key, was)
+	p.history.app.answer(w, key, was)
 }
 
 // at is called by the renderer at every step.
@@ -116,7 +119,7 @@ func (p *process) at(ctx context.Context, moment render.Moment, key string) {
 	switch moment {
 	case render.AfterClaim:
 		p.history.claimed.Add(1)
-		p.history.renders.Add(1)
+		p.history.count(counts{renders: 1})
 	case render.AfterCommit:
 		p.history.claimed.Add(-1)
 	}
@@ -178,18 +181,25 @@ type line struct {
 }
 
 func (l *line) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
-	return l.process.send(ctx, func() *redis.Cmd { return l.UniversalClient.EvalSha(ctx, sha, keys, args...) })
+	return l.process.send(ctx, keys, func() *redis.Cmd { return l.UniversalClient.EvalSha(ctx, sha, keys, args...) })
 }
 
 func (l *line) Eval(ctx context.Context, script string, keys []string, args ...any) *redis.Cmd {
-	return l.process.send(ctx, func() *redis.Cmd { return l.UniversalClient.Eval(ctx, script, keys, args...) })
+	return l.process.send(ctx, keys, func() *redis.Cmd { return l.UniversalClient.Eval(ctx, script, keys, args...) })
 }
 
 var errBroken = errors.New("the connection is broken")
 
 // send sends a command, with pauses before and after, as long as the process lives. Sometimes the connection breaks: then
 // the command is sent a second time, as go-redis does, or fails with an error, whether it arrived or not.
-func (p *process) send(ctx context.Context, command func() *redis.Cmd) *redis.Cmd {
+func (p *process) send(ctx context.Context, keys []string, command func() *redis.Cmd) *redis.Cmd {
+	if !p.isKilled() {
+		defer func() {
+			if p.isKilled() {
+				p.history.count(crashesIn(keys))
+			}
+		}()
+	}
 	times, answered := 1, true
 	if !p.history.calm.Load() {
 		switch p.dice.n(100) {
