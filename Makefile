@@ -53,6 +53,10 @@ bench: ## The queue against a plain Redis list
 storm: ## 2000 writes to one page at once, with and without shared renders
 	go run ./internal/bench -run storm
 
+.PHONY: group
+group: ## 200 writes/s while a group of 10000 entries changes, and while it does not
+	go run ./internal/bench -run group
+
 .PHONY: cover
 cover: ## Statement coverage of all packages, as cover.out and cover.html
 	go test -coverpkg=./... -coverprofile=cover.out ./...

@@ -21,12 +21,18 @@ import (
 
 // settings are what all benchmarks understand.
 type settings struct {
-	redis   string        // URL; "" starts a redis-server
-	window  time.Duration // of one measurement
-	rounds  int           // pairs of measurements
-	writes  int           // of one storm
-	heap    int           // MiB that the process holds besides
-	profile string        // where the CPU profile goes; "" for none
+	redis  string        // URL; "" starts a redis-server
+	window time.Duration // of one measurement; with group it may be longer
+	rounds int           // pairs of measurements
+	writes int           // of one storm
+
+	memberCount int           // of the group
+	rate        int           // writes per second while the group changes
+	groupLimit  int           // option GroupLimit
+	renderTime  time.Duration // of a page of the group, besides
+
+	heap    int    // MiB that the process holds besides
+	profile string // where the CPU profile goes; "" for none
 	out     io.Writer
 }
 
@@ -38,7 +44,7 @@ func main() {
 	defer stop()
 	execute := run
 	if slices.Equal(os.Args[1:], []string{workerArgument}) {
-		execute = func(ctx context.Context, _ []string, out io.Writer) error { return runStormWorker(ctx, os.Stdin, out) }
+		execute = func(ctx context.Context, _ []string, out io.Writer) error { return runWorker(ctx, os.Stdin, out) }
 	}
 	switch err := execute(ctx, os.Args[1:], os.Stdout); {
 	case errors.Is(err, flag.ErrHelp):
@@ -51,40 +57,74 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, args []string, out io.Writer) error {
-	benchmarks := map[string]func(context.Context, settings) error{"queue": benchQueue, "storm": benchStorm}
-	names := strings.Join(slices.Sorted(maps.Keys(benchmarks)), ", ")
+// A benchmark is what -run names.
+type benchmark struct {
+	run    func(context.Context, settings) error
+	window time.Duration // unless -seconds says otherwise
+}
 
+var benchmarks = map[string]benchmark{
+	"queue": {benchQueue, 2 * time.Second},
+	"storm": {benchStorm, 0},
+	"group": {benchGroup, 5 * time.Second},
+}
+
+func run(ctx context.Context, args []string, out io.Writer) error {
+	names := strings.Join(slices.Sorted(maps.Keys(benchmarks)), ", ")
+	s := settings{out: out}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	name := flags.String("run", "", "which benchmark to run: "+names)
-	url := flags.String("redis", "", "redis:// URL of the Redis to use; by default a redis-server is started")
-	seconds := flags.Float64("seconds", 2, "queue: length of one measurement")
-	rounds := flags.Int("rounds", 5, "pairs of measurements, with queue at each number of callers")
-	writes := flags.Int("writes", 2000, "storm: how many writes are sent at once")
-	heap := flags.Int("heap", 64, "queue: MiB of memory that the process holds besides, so that the collector is not what is measured")
-	profile := flags.String("profile", "", "file for a CPU profile; the label side tells whose a sample is")
+	flags.StringVar(&s.redis, "redis", "", "redis:// URL of the Redis to use; by default a redis-server is started")
+	seconds := flags.Float64("seconds", 0, "queue: length of one measurement, by default 2; group: least length of one, by default 5")
+	flags.IntVar(&s.rounds, "rounds", 5, "pairs of measurements, with queue at each number of callers")
+	flags.IntVar(&s.writes, "writes", 2000, "storm: how many writes are sent at once")
+	flags.IntVar(&s.memberCount, "members", 10_000, "group: how many members it has")
+	flags.IntVar(&s.rate, "rate", 200, "group: how many writes are due in a second")
+	flags.IntVar(&s.groupLimit, "grouplimit", 256, "group: how many members are rendered before the change is answered")
+	flags.DurationVar(&s.renderTime, "rendertime", 0, "group: how long a render takes besides the work that it is")
+	flags.IntVar(&s.heap, "heap", 64, "queue: MiB of memory that the process holds besides, so that the collector is not what is measured")
+	flags.StringVar(&s.profile, "profile", "", "file for a CPU profile; the label side tells whose a sample is")
 	if err := flags.Parse(args); err != nil {
 		return fmt.Errorf("%w: %w", errUsage, err)
 	}
-	benchmark, ok := benchmarks[*name]
+	b, ok := benchmarks[*name]
 	switch {
 	case !ok:
 		return fmt.Errorf("%w: -run %q names no benchmark; there are: %s", errUsage, *name, names)
 	case flags.NArg() > 0:
 		return fmt.Errorf("%w: unexpected argument %q", errUsage, flags.Arg(0))
-	case *seconds < 0.1 || *seconds > 60:
-		return fmt.Errorf("%w: -seconds %v is not between 0.1 and 60", errUsage, *seconds)
-	case *rounds < 1 || *rounds > 100:
-		return fmt.Errorf("%w: -rounds %d is not between 1 and 100", errUsage, *rounds)
-	case *writes < 1 || *writes > 5000:
-		return fmt.Errorf("%w: -writes %d is not between 1 and 5000", errUsage, *writes)
-	case *heap < 0 || *heap > 4096:
-		return fmt.Errorf("%w: -heap %d is not between 0 and 4096", errUsage, *heap)
 	}
-	return benchmark(ctx, settings{
-		redis: *url, window: time.Duration(*seconds * float64(time.Second)), rounds: *rounds, writes: *writes, heap: *heap,
-		profile: *profile, out: out,
-	})
+	s.window = b.window
+	if *seconds != 0 {
+		s.window = time.Duration(*seconds * float64(time.Second))
+	}
+	if err := s.check(b); err != nil {
+		return fmt.Errorf("%w: %w", errUsage, err)
+	}
+	return b.run(ctx, s)
+}
+
+// check returns an error that names a setting which makes no sense.
+func (s settings) check(b benchmark) error {
+	switch {
+	case b.window > 0 && (s.window < 100*time.Millisecond || s.window > time.Minute):
+		return fmt.Errorf("-seconds %v is not between 0.1 and 60", s.window.Seconds())
+	case s.rounds < 1 || s.rounds > 100:
+		return fmt.Errorf("-rounds %d is not between 1 and 100", s.rounds)
+	case s.writes < 1 || s.writes > 5000:
+		return fmt.Errorf("-writes %d is not between 1 and 5000", s.writes)
+	case s.memberCount < 1 || s.memberCount > 90_000:
+		return fmt.Errorf("-members %d is not between 1 and 90000", s.memberCount)
+	case s.rate < 1 || s.rate > 10_000:
+		return fmt.Errorf("-rate %d is not between 1 and 10000", s.rate)
+	case s.groupLimit < 0:
+		return fmt.Errorf("-grouplimit %d is negative", s.groupLimit)
+	case s.renderTime < 0 || s.renderTime > time.Second:
+		return fmt.Errorf("-rendertime %v is not between 0 and 1s", s.renderTime)
+	case s.heap < 0 || s.heap > 4096:
+		return fmt.Errorf("-heap %d is not between 0 and 4096", s.heap)
+	}
+	return nil
 }
 
 // server returns the URL of the Redis to use, and what ends the redis-server if one was started.

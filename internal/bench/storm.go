@@ -15,7 +15,7 @@ const (
 	stormTimeout = 2 * time.Minute
 
 	// warmUp is how many writes come before a storm.
-	warmUp = 2 * stormWorkers * workerSlots
+	warmUp = 2 * siteWorkers * workerSlots
 )
 
 // A storm is what came of writes that were all sent at once.
@@ -50,7 +50,7 @@ func benchStorm(ctx context.Context, s settings) error {
 		return err
 	}
 	state := fmt.Sprintf("%d writes at once, %v to render, %d worker processes of %d handlers and %d renders each (the defaults), "+
-		"1 server in the process of the clients", s.writes, renderTime, stormWorkers, workerSlots, workerSlots)
+		"1 server in the process of the clients", s.writes, renderTime, siteWorkers, workerSlots, workerSlots)
 	fmt.Fprintf(s.out, "storm: %s; %d rounds\n", state, s.rounds)
 	fmt.Fprintf(s.out, "%d processors, %s\n\n", runtime.NumCPU(), version)
 
@@ -100,12 +100,12 @@ func versionOf(ctx context.Context, url string) (string, error) {
 func (s settings) storm(ctx context.Context, redisURL string, alone bool) (result storm, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, stormTimeout, fmt.Errorf("a storm took longer than %v", stormTimeout))
 	defer cancel()
-	site, err := startSite(ctx, redisURL, alone)
+	site, err := startSite(ctx, order{Redis: redisURL, Alone: alone}, listKey)
 	if err != nil {
 		return storm{}, err
 	}
 	defer func() { err = errors.Join(err, site.close(context.WithoutCancel(ctx))) }()
-	clients, err := connect(ctx, site.url, s.writes)
+	clients, err := connect(ctx, site.url+listKey, s.writes)
 	if err != nil {
 		return storm{}, err
 	}

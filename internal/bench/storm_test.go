@@ -12,7 +12,7 @@ import (
 	"github.com/itscales/scales/internal/redistest"
 )
 
-// TestMain is also the worker processes of the storm: they are this binary, started once more.
+// TestMain is also the worker processes of all benchmarks: they are this binary, started once more.
 func TestMain(m *testing.M) {
 	if slices.Equal(os.Args[1:], []string{workerArgument}) {
 		main()
@@ -40,7 +40,9 @@ func TestAStormWithFewWritesRuns(t *testing.T) {
 }
 
 func TestWhatTheCallerDidWrongIsToldFromWhatFailed(t *testing.T) {
-	for _, args := range []string{"", "-run nothing", "-run storm -writes 0", "-run storm -rounds 0", "-run storm more", "-run storm -redis nowhere"} {
+	for _, args := range []string{"", "-run nothing", "-run storm -writes 0", "-run storm -rounds 0", "-run storm more", "-run storm -redis nowhere",
+		"-run group -members 0", "-run group -rate 0", "-run group -seconds 0.01", "-run group -grouplimit -1", "-run group -rendertime 2s",
+	} {
 		if err := run(t.Context(), strings.Fields(args), new(bytes.Buffer)); !errors.Is(err, errUsage) {
 			t.Errorf("%q: %v, want %v", args, err, errUsage)
 		}

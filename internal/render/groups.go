@@ -37,7 +37,7 @@ func (r *Renderer) changed(ctx context.Context, work Work) ([]Need, error) {
 		}
 		room := min(r.config.GroupLimit-len(needs), len(f.Members))
 		for _, member := range f.Members[:room] {
-			needs = append(needs, Need{Key: member.Key, Why: partition.GroupWhy(member.Group)})
+			needs = append(needs, Need{Key: member.Key, Why: partition.GroupWhy(member.Group), behind: true})
 		}
 		if err := r.pend(ctx, f, f.Members[room:], work.Job); err != nil {
 			return nil, err

@@ -29,10 +29,12 @@ func (r *Renderer) Look(ctx context.Context, key string) (partition.Operation, R
 	asking, cancel := context.WithCancelCause(r.stopped)
 	defer cancel(nil)
 	defer context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })()
+	turn := r.slots.take(behind)
 	select {
-	case r.slots <- struct{}{}:
+	case <-turn.granted:
 		return r.ask(asking, due)
 	case <-asking.Done():
+		r.slots.leave(turn)
 	}
 	if r.stopped.Err() != nil {
 		return fail(errClosed)

@@ -19,6 +19,8 @@ type Need struct {
 
 	// Why it is to be rendered, to be shown to people: "target", "group tracks".
 	Why string `json:"why,omitempty"`
+
+	behind bool // it waits for a slot behind the needs that requests name
 }
 
 // Work is what one job, or one program, wants done to the cache.
@@ -95,7 +97,7 @@ func (r *Renderer) Perform(ctx context.Context, work Work) ([]Result, error) {
 	}
 	var leads, waits []*flight
 	for _, need := range needs {
-		f, lead, follow := r.share.join(need.Key, need.Limited, partition.Cause{Job: work.Job, Why: need.Why})
+		f, lead, follow := r.share.join(need, work.Job)
 		waits = append(waits, f)
 		switch {
 		case lead:
@@ -255,41 +257,45 @@ func (r *Renderer) claimAndAsk(b *batchOf) {
 			r.work.Go(func() { r.pursue(f, claim, token) })
 		}
 	}
-	b.operations, b.results = r.askAll(granted)
+	b.operations, b.results = r.askAll(granted, b.mine)
 	for i, f := range b.mine {
 		b.operations[i].Limited = f.limited
 	}
 }
 
-// askAll renders keys whose claims are held, as many at once as there are slots.
-func (r *Renderer) askAll(granted []partition.Due) ([]partition.Operation, []Result) {
+// askAll renders keys whose claims are held for these flights, as many at once as there are slots.
+func (r *Renderer) askAll(granted []partition.Due, flights []*flight) ([]partition.Operation, []Result) {
 	operations, results := make([]partition.Operation, len(granted)), make([]Result, len(granted))
 	indexes := make([]int, len(granted))
 	for i := range indexes {
 		indexes[i] = i
 	}
-	each(indexes, func(i int) {
-		r.pause(AfterClaim, granted[i].Key)
-		operations[i], results[i] = r.askInTurn(granted[i])
-		r.pause(AfterRender, granted[i].Key)
-	})
+	each(indexes, func(i int) { operations[i], results[i] = r.askOne(granted[i], flights[i].at) })
 	return operations, results
+}
+
+// askOne renders a key whose claim is held. at is where it waits for a slot.
+func (r *Renderer) askOne(due partition.Due, at int) (partition.Operation, Result) {
+	r.pause(AfterClaim, due.Key)
+	defer r.pause(AfterRender, due.Key)
+	return r.askInTurn(due, at)
 }
 
 // askInTurn renders a claimed key when there is a slot. Where handlers that ignore their context hold all slots for long,
 // it fails, so that another process gets the key.
-func (r *Renderer) askInTurn(due partition.Due) (partition.Operation, Result) {
+func (r *Renderer) askInTurn(due partition.Due, at int) (partition.Operation, Result) {
 	patience := time.NewTimer(r.config.Timeout)
 	defer patience.Stop()
-	reason := ""
+	reason, turn := "", r.slots.take(at)
 	select {
-	case r.slots <- struct{}{}:
+	case <-turn.granted:
 		return r.ask(r.stopped, due)
 	case <-patience.C:
 		reason = "no slot for a render within " + r.config.Timeout.String() + " (options RenderConcurrency, RenderTimeout)"
 	case <-r.stopped.Done():
 		reason = "the renderer was closed"
 	}
+	r.slots.leave(turn)
 	op := partition.Operation{Kind: partition.OpFail, Key: due.Key, Position: due.Position, Cause: due.Cause, Value: reason, Delay: r.config.Retry}
 	return op, Result{due.Key, Failed, reason}
 }
@@ -424,10 +430,10 @@ func (r *Renderer) pursue(f *flight, claim partition.Claim, token string) {
 			due := partition.Due{Key: f.key, Position: claim.Position, Cause: f.cause}
 			r.hold(p, due)
 			r.asked(token)
-			operations, results := r.askAll([]partition.Due{due})
-			operations[0].Limited = f.limited
-			commit, err := r.commit(p, operations)
-			r.release(operations[0])
+			op, result := r.askOne(due, f.at)
+			op.Limited = f.limited
+			commit, err := r.commit(p, []partition.Operation{op})
+			r.release(op)
 			r.pause(AfterCommit, f.key)
 			if err == nil && commit.Outcomes[0].Again() && tries < attempts {
 				tries++
@@ -438,7 +444,7 @@ func (r *Renderer) pursue(f *flight, claim partition.Claim, token string) {
 				r.share.land(f, Result{f.key, Failed, "its ticket was refused"})
 				return
 			}
-			r.share.land(f, r.conclude(results[0], commit.Outcomes[0]))
+			r.share.land(f, r.conclude(result, commit.Outcomes[0]))
 			return
 		case partition.Done:
 			r.share.land(f, Result{Key: f.key, State: Stored})

@@ -82,7 +82,7 @@ type Renderer struct {
 	config Config
 	token  string // makes the tokens of claims unique
 	claims atomic.Uint64
-	slots  chan struct{}
+	slots  *slots
 	share  share
 	held   held
 	kick   chan struct{}
@@ -98,7 +98,7 @@ var errClosed = errors.New("the renderer was closed")
 // New returns a renderer; it does no I/O.
 func New(config Config) *Renderer {
 	r := &Renderer{
-		config: config, token: rand.Text(), slots: make(chan struct{}, config.Limit), kick: make(chan struct{}, 1),
+		config: config, token: rand.Text(), slots: newSlots(config.Limit), kick: make(chan struct{}, 1),
 	}
 	r.share.flights = make(map[string]*pair)
 	r.held.claims, r.held.asking = make(map[place]heldClaim), make(map[string]bool)
@@ -237,12 +237,12 @@ func (r *Renderer) call(ctx context.Context, key string) (invoke.Result, error) 
 	defer cancel()
 	request, err := call.Request(timed)
 	if err != nil {
-		<-r.slots
+		r.slots.give()
 		return invoke.Result{}, err
 	}
 	answered := make(chan invoke.Result, 1)
 	go func() {
-		defer func() { <-r.slots }()
+		defer r.slots.give()
 		answered <- invoke.Serve(r.config.App, request, int64(r.config.MaxEntry))
 	}()
 	select {

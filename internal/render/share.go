@@ -27,6 +27,7 @@ type pair struct {
 type flight struct {
 	key     string
 	limited bool
+	at      int             // where it waits for a slot: behind if only members of groups are needed so. Guarded by share.mu, constant once sealed
 	cause   partition.Cause // of who needed it first
 	sealed  bool            // guarded by share.mu
 	done    chan struct{}   // closed when result is set
@@ -35,26 +36,35 @@ type flight struct {
 
 // join returns the flight that shows what the caller needs shown, and what the caller has to do for it: with lead it
 // claims and renders the key itself; with follow it lets somebody do so when current has landed; otherwise it waits.
-func (s *share) join(key string, limited bool, cause partition.Cause) (f *flight, lead bool, follow *flight) {
+func (s *share) join(need Need, job string) (f *flight, lead bool, follow *flight) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p := s.flights[key]
+	p := s.flights[need.Key]
 	switch {
 	case p == nil:
-		f = newFlight(key, limited, cause)
-		s.flights[key] = &pair{current: f}
+		f = newFlight(need, job)
+		s.flights[need.Key] = &pair{current: f}
 		return f, true, nil
 	case !p.current.sealed:
-		return p.current, false, nil
+		f = p.current
 	case p.next == nil:
-		p.next = newFlight(key, limited, cause)
+		p.next = newFlight(need, job)
 		return p.next, false, p.current
+	default:
+		f = p.next
 	}
-	return p.next, false, nil
+	if !f.sealed && !need.behind {
+		f.at = inFront
+	}
+	return f, false, nil
 }
 
-func newFlight(key string, limited bool, cause partition.Cause) *flight {
-	return &flight{key: key, limited: limited, cause: cause, done: make(chan struct{})}
+func newFlight(need Need, job string) *flight {
+	f := &flight{key: need.Key, limited: need.Limited, cause: partition.Cause{Job: job, Why: need.Why}, done: make(chan struct{})}
+	if need.behind {
+		f.at = behind
+	}
+	return f
 }
 
 // seal ends the time in which a flight can be joined. It comes before the claim is sent.

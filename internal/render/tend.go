@@ -73,7 +73,7 @@ func (r *Renderer) tendOnce(ctx context.Context, busy chan struct{}, strays map[
 		}
 		p := partitions[(i+round)%len(partitions)]
 		// What could not begin to be rendered at once is left to others.
-		free := max(0, min(cap(busy)-len(busy), cap(r.slots)-len(r.slots)))
+		free := max(0, min(cap(busy)-len(busy), r.slots.idle()))
 		token := r.asking()
 		next, err := p.Next(ctx, token, free, look)
 		due := next.Due
@@ -163,17 +163,17 @@ func (r *Renderer) adopt(p *partition.Partition, mine []partition.Held, strays m
 
 // renderDue renders a key that was claimed. Where its ticket is refused, the key is made pending again.
 func (r *Renderer) renderDue(p *partition.Partition, due partition.Due) {
-	operations, results := r.askAll([]partition.Due{due})
-	operations[0].Limited = true // nobody knows who brought the key up
-	commit, err := r.commit(p, operations)
-	r.release(operations[0])
+	op, result := r.askOne(due, behind)
+	op.Limited = true // nobody knows who brought the key up
+	commit, err := r.commit(p, []partition.Operation{op})
+	r.release(op)
 	r.pause(AfterCommit, due.Key)
 	switch {
 	case err != nil:
 	case commit.Outcomes[0].Again():
 		_, _ = r.commit(p, []partition.Operation{{Kind: partition.OpPend, Key: due.Key, Cause: due.Cause}})
 	default:
-		r.conclude(results[0], commit.Outcomes[0])
+		r.conclude(result, commit.Outcomes[0])
 	}
 }
 

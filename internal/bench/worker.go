@@ -19,69 +19,43 @@ import (
 	"github.com/itscales/scales/internal/render"
 )
 
-// renderTime is how long the application takes to render the list.
-const renderTime = 20 * time.Millisecond
-
 // workerSlots is how many handlers, and how many renders, a worker process runs at once: the defaults of the library.
 const workerSlots = 16
 
-// listKey is the resource that the application has.
-const listKey = "/list"
+// An application is what a benchmark runs in its worker processes. Its state is in Redis, so it is the same for all.
+type application interface {
+	http.Handler
 
-// listPage is the application of the storm: a POST adds an item to the list, a GET shows how many there are. The list is
-// in Redis, so it is the same for all processes.
-type listPage struct {
-	rdb    *redis.Client
-	items  string // the Redis key of the number of items
-	counts struct{ writes, renders atomic.Int64 }
+	// tally returns how many writes and how many renders this one has been called for.
+	tally() (writes, renders int64)
 }
 
-func newListPage(rdb *redis.Client, namespace string) *listPage {
-	return &listPage{rdb: rdb, items: namespace + ":items"}
-}
+// counts are the calls of an application.
+type counts struct{ writes, renders atomic.Int64 }
 
-func (p *listPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	switch {
-	case r.URL.Path != listKey:
-		http.NotFound(w, r)
-	case r.Method == http.MethodPost:
-		p.counts.writes.Add(1)
-		if err := p.rdb.Incr(r.Context(), p.items).Err(); err != nil {
-			http.Error(w, err.Error(), http.StatusInternalServerError)
-			return
-		}
-		w.WriteHeader(http.StatusNoContent)
-	default:
-		p.counts.renders.Add(1)
-		p.show(w, r)
-	}
-}
-
-// show looks at the list first and is slow after that, so that what it answers is as old as it can be.
-func (p *listPage) show(w http.ResponseWriter, r *http.Request) {
-	items, err := p.rdb.Get(r.Context(), p.items).Int()
-	if err != nil && !errors.Is(err, redis.Nil) {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
-	}
-	timer := time.NewTimer(renderTime)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		_, _ = fmt.Fprint(w, items)
-	case <-r.Context().Done():
-	}
-}
+func (c *counts) tally() (writes, renders int64) { return c.writes.Load(), c.renders.Load() }
 
 // workerArgument is the only argument of a worker process. The rest it learns from its standard input.
-const workerArgument = "storm-worker"
+const workerArgument = "worker"
 
 // An order tells a worker process what it works for. It is the first value on its standard input, as JSON. Each further
 // value asks for its tally, which is written to its standard output. The process ends when its input does.
 type order struct {
 	Redis     string // URL
 	Namespace string
-	Alone     bool // every need is rendered by itself
+	Alone     bool        // every need is rendered by itself
+	Group     *groupOrder // the application is that of the group; nil for that of the storm
+}
+
+// state returns what the names of everything begin with that the application has in Redis.
+func (o order) state() string { return o.Namespace + ":" }
+
+// application returns the one that the order is about, and the options that its worker has besides.
+func (o order) application(rdb *redis.Client) (application, []scales.WorkerOption) {
+	if o.Group == nil {
+		return newListPage(rdb, o.state()), nil
+	}
+	return newGroupPages(rdb, o.state(), o.Group.RenderTime), []scales.WorkerOption{scales.GroupLimit(o.Group.Limit)}
 }
 
 // A tally is how often a worker process has called the application, and what processor time it has taken.
@@ -93,8 +67,8 @@ type tally struct {
 // closeTimeout is how long a worker process may take to end when its worker has drained.
 const closeTimeout = 5 * time.Second
 
-// runStormWorker is a worker process.
-func runStormWorker(ctx context.Context, in io.Reader, out io.Writer) (err error) {
+// runWorker is a worker process.
+func runWorker(ctx context.Context, in io.Reader, out io.Writer) (err error) {
 	input := json.NewDecoder(in)
 	var o order
 	if err := input.Decode(&o); err != nil {
@@ -114,14 +88,15 @@ func runStormWorker(ctx context.Context, in io.Reader, out io.Writer) (err error
 		defer cancel()
 		err = errors.Join(err, cache.Close(ending))
 	}()
-	page := newListPage(rdb, o.Namespace)
-	guarded := render.Guarded{Handler: page, Guards: render.Guards{NoSharing: o.Alone}}
-	worker, err := scales.NewWorker(cache, guarded, scales.Concurrency(workerSlots), scales.RenderConcurrency(workerSlots))
+	app, options := o.application(rdb)
+	guarded := render.Guarded{Handler: app, Guards: render.Guards{NoSharing: o.Alone}}
+	options = append(options, scales.Concurrency(workerSlots), scales.RenderConcurrency(workerSlots))
+	worker, err := scales.NewWorker(cache, guarded, options...)
 	if err != nil {
 		return err
 	}
 	working, stop := context.WithCancelCause(ctx)
-	go func() { stop(reportTallies(input, json.NewEncoder(out), page)) }()
+	go func() { stop(reportTallies(input, json.NewEncoder(out), app)) }()
 	if err := worker.Run(working); err != nil {
 		return err
 	}
@@ -132,7 +107,7 @@ func runStormWorker(ctx context.Context, in io.Reader, out io.Writer) (err error
 }
 
 // reportTallies returns io.EOF when the input has ended.
-func reportTallies(input *json.Decoder, output *json.Encoder, page *listPage) error {
+func reportTallies(input *json.Decoder, output *json.Encoder, app application) error {
 	for {
 		var question struct{}
 		if err := input.Decode(&question); err != nil {
@@ -142,7 +117,8 @@ func reportTallies(input *json.Decoder, output *json.Encoder, page *listPage) er
 		if err != nil {
 			return err
 		}
-		if err := output.Encode(tally{page.counts.writes.Load(), page.counts.renders.Load(), cpu}); err != nil {
+		writes, renders := app.tally()
+		if err := output.Encode(tally{writes, renders, cpu}); err != nil {
 			return err
 		}
 	}

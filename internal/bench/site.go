@@ -16,12 +16,13 @@ import (
 	"github.com/itscales/scales/internal/partition"
 )
 
-// stormWorkers is how many worker processes there are.
-const stormWorkers = 2
+// siteWorkers is how many worker processes a site has.
+const siteWorkers = 2
 
-// A site is what a storm hits: a cache, a server of it in this process, reached over HTTP, and worker processes. All
-// options are the library's defaults.
+// A site is what clients hit: a cache, a server of it in this process, reached over HTTP, and worker processes. All
+// options are the library's defaults, but for those that an order names.
 type site struct {
+	order   order
 	url     string // of the server
 	cache   *scales.Cache
 	rdb     *redis.Client
@@ -41,37 +42,39 @@ func clientOf(url string) (*redis.Client, error) {
 }
 
 // startSite returns when the cache is filled and all workers take jobs. What it has started is killed when ctx ends.
-func startSite(ctx context.Context, redisURL string, alone bool) (*site, error) {
-	o := order{Redis: redisURL, Namespace: "storm-" + jobqueue.NewID(), Alone: alone}
-	s := &site{}
-	if err := s.start(ctx, o); err != nil {
+// The order gets a namespace of its own.
+func startSite(ctx context.Context, o order, keys ...string) (*site, error) {
+	o.Namespace = "bench-" + jobqueue.NewID()
+	s := &site{order: o}
+	if err := s.start(ctx, o, keys); err != nil {
 		return nil, errors.Join(err, s.close(context.WithoutCancel(ctx)))
 	}
 	return s, nil
 }
 
-func (s *site) start(ctx context.Context, o order) (err error) {
+func (s *site) start(ctx context.Context, o order, keys []string) (err error) {
 	if s.rdb, err = clientOf(o.Redis); err != nil {
 		return err
 	}
 	s.closeLater(func(context.Context) error { return s.rdb.Close() })
-	page, prefix := newListPage(s.rdb, o.Namespace), partition.Prefix(o.Namespace, 0)
+	app, options := o.application(s.rdb)
+	prefix := partition.Prefix(o.Namespace, 0)
 	s.running = prefix + "running"
 	s.closeLater(func(ctx context.Context) error {
-		return errors.Join(removeAll(ctx, s.rdb, prefix), removeAll(ctx, s.rdb, page.items))
+		return errors.Join(removeAll(ctx, s.rdb, prefix), removeAll(ctx, s.rdb, o.state()))
 	})
 	if s.cache, err = scales.NewCache(s.rdb, scales.Namespace(o.Namespace)); err != nil {
 		return err
 	}
 	s.closeLater(s.cache.Close)
-	filler, err := scales.NewWorker(s.cache, page)
+	filler, err := scales.NewWorker(s.cache, app, options...)
 	if err != nil {
 		return err
 	}
-	if _, err = filler.Fill(ctx, scales.Keys(listKey)); err != nil {
+	if _, err = filler.Fill(ctx, scales.Keys(keys...)); err != nil {
 		return err
 	}
-	for range stormWorkers {
+	for range siteWorkers {
 		worker, err := startWorker(ctx, o)
 		if err != nil {
 			return err
@@ -82,7 +85,7 @@ func (s *site) start(ctx context.Context, o order) (err error) {
 	if err := s.serve(); err != nil {
 		return err
 	}
-	return s.await(ctx, func(stats scales.QueueStats, _ int64) bool { return stats.Workers == stormWorkers })
+	return s.await(ctx, func(stats scales.QueueStats, _ int64) bool { return stats.Workers == siteWorkers })
 }
 
 func (s *site) closeLater(f func(context.Context) error) { s.closers = append(s.closers, f) }
@@ -98,7 +101,7 @@ func (s *site) serve() error {
 	if err != nil {
 		return err
 	}
-	s.url = "http://" + listener.Addr().String() + listKey
+	s.url = "http://" + listener.Addr().String()
 	front := &http.Server{Handler: server}
 	served := make(chan error, 1)
 	go func() { served <- front.Serve(listener) }()
