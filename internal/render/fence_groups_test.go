@@ -168,7 +168,7 @@ func (h *history) checkMembers(ctx context.Context, j *job, p *process, results 
 // watch reads all the time, beside everything else. It sees nothing that the application never answered; and at every
 // moment each key is a member of the groups of its entry, and of no others, and has a cause if it is pending.
 func (h *history) watch(ctx context.Context) {
-	ticker := time.NewTicker(h.storeConfig.ClaimLease)
+	ticker := time.NewTicker(2 * h.storeConfig.ClaimLease)
 	defer ticker.Stop()
 	for {
 		for number := range h.storeConfig.Partitions {
