@@ -6,7 +6,34 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 )
+
+// longestTimeout is the longest Timeout that a server may have, in µs: one that enqueues forgets the calls of two spans ago
+// by its own clock.
+const longestTimeout = 5_000_000
+
+// identity names the process of Redis that has the queue, and the history of its data: what a Redis with another one does not
+// know may have happened all the same, and be lost. It is "" where Redis does not say.
+func (p *Producer) identity(ctx context.Context) string {
+	node := redis.Cmdable(p.config.Client)
+	if cluster, ok := p.config.Client.(*redis.ClusterClient); ok {
+		master, err := cluster.MasterForKey(ctx, p.keys.jobs)
+		if err != nil {
+			return ""
+		}
+		node = master
+	}
+	var parts []string
+	for _, field := range [...][2]string{{"server", "run_id:"}, {"replication", "master_replid:"}} {
+		info, _ := node.Info(ctx, field[0]).Result()
+		_, value, _ := strings.Cut(info, field[1])
+		value, _, _ = strings.Cut(value, "\n")
+		parts = append(parts, strings.TrimSpace(value))
+	}
+	return strings.Join(parts, " ")
+}
 
 // doubtRetry is how long to wait between two questions what became of an enqueue.
 const doubtRetry = 50 * time.Millisecond
@@ -16,6 +43,7 @@ type call struct {
 	name        string // no other call ever has it
 	admitBy     int64  // arriving later it changes nothing; in µs of Redis's clock
 	incarnation string // of the queue when it left, as far as that was known
+	redis       string // the process of Redis that was asked last before it left; see identity
 }
 
 // span is the time span whose calls are remembered together with this one.
@@ -46,7 +74,8 @@ func (p *Producer) doubt(c call, jobs []Job) {
 //	Redis:  has executed it, or finds it in a buffer later, or never sees it
 //	server: after the time at which it could have been admitted: is it known? No: 503, nothing runs
 //
-// What Redis has lost or forgotten it cannot tell; those who wait then do so until their deadline, or until the reply.
+// What Redis has lost or forgotten it cannot tell. A Redis that was restarted or replaced by another may have lost it while a
+// worker has it: that is unknown, too.
 func (p *Producer) resolve(c call, jobs []string) {
 	ctx, cancel := context.WithTimeout(p.closing, 2*seenSpan*time.Microsecond)
 	defer cancel()
@@ -94,6 +123,7 @@ func (p *Producer) outcomes(ctx context.Context, c call, n int) (results []enque
 		return nil, false, err
 	}
 	now, incarnation, said := number(reply[0]), text(reply[1]), strings.Fields(text(reply[2]))
+	redisNow := p.identity(ctx)
 	results = make([]enqueued, n)
 	for i := range results {
 		results[i].now, results[i].incarnation = now, incarnation
@@ -105,7 +135,9 @@ func (p *Producer) outcomes(ctx context.Context, c call, n int) (results []enque
 			return nil, false, nil
 		case incarnation != c.incarnation || incarnation == "":
 			results[i].err = fmt.Errorf("%w: Redis lost the queue", ErrUnknown)
-		case now >= (c.span()+2)*seenSpan-p.config.Timeout.Microseconds():
+		case redisNow != c.redis:
+			results[i].err = fmt.Errorf("%w: Redis was restarted or replaced, and may have lost it", ErrUnknown)
+		case now >= (c.span()+2)*seenSpan-longestTimeout:
 			results[i].err = fmt.Errorf("%w: Redis was asked too late", ErrUnknown) // the span may be forgotten
 		default:
 			results[i].err = fmt.Errorf("%w: Redis did not take it", ErrUnavailable)

@@ -28,6 +28,7 @@ type enqueued struct {
 	id          string
 	err         error
 	incarnation string
+	redis       string
 	now         int64
 }
 
@@ -47,7 +48,7 @@ func (p *Producer) noteEnqueued(id string, result enqueued) {
 	if result.err != nil {
 		p.tell(id, outcome{err: result.err})
 	} else if w, ok := p.waiting[id]; ok {
-		w.at, w.incarnation, w.since = result.id, result.incarnation, result.now
+		w.at, w.incarnation, w.redis, w.since = result.id, result.incarnation, result.redis, result.now
 	}
 }
 
@@ -101,7 +102,7 @@ func (p *Producer) tryEnqueues(jobs []Job) ([]enqueued, error) {
 	p.clock.learn(time.Now(), number(reply[0]))
 	for i := range results {
 		results[i] = enqueuedOf(text(reply[2+i]))
-		results[i].now, results[i].incarnation = number(reply[0]), text(reply[1])
+		results[i].now, results[i].incarnation, results[i].redis = number(reply[0]), text(reply[1]), c.redis
 	}
 	return results, nil
 }
@@ -121,12 +122,13 @@ func enqueuedOf(said string) enqueued {
 func (p *Producer) newCall() call {
 	redisTime, _ := p.clock.now()
 	p.mu.Lock()
-	incarnation := p.last.incarnation
+	incarnation, identity := p.last.incarnation, p.last.redis
 	p.mu.Unlock()
 	return call{
 		name:        p.server + ":" + strconv.FormatInt(p.calls.Add(1), 10),
 		admitBy:     redisTime + p.config.Timeout.Microseconds(),
 		incarnation: incarnation,
+		redis:       identity,
 	}
 }
 
@@ -151,6 +153,9 @@ func (p *Producer) refused(ctx context.Context, c call, n int, refusal error) ([
 	}
 	results := make([]enqueued, n)
 	outcomes := strings.Fields(known)
+	if len(outcomes) != n && p.identity(ctx) != c.redis {
+		return nil, refusal // another Redis, which may have lost what the first one took
+	}
 	for i := range results {
 		if len(outcomes) == n {
 			results[i] = enqueuedOf(outcomes[i])

@@ -131,17 +131,24 @@ func Count(ctx context.Context, client redis.UniversalClient, prefix string) (Co
 
 // Span returns the ids of the oldest and the newest job in the queue, "" if there is none.
 func Span(ctx context.Context, client redis.UniversalClient, prefix string) (oldest, newest string, err error) {
-	pipe := client.TxPipeline()
-	jobs := newKeys(prefix).jobs
-	first, last := pipe.XRangeN(ctx, jobs, "-", "+", 1), pipe.XRevRangeN(ctx, jobs, "+", "-", 1)
-	if _, err := pipe.Exec(ctx); err != nil {
+	reply, err := run(ctx, client, spanOfJobs, []string{newKeys(prefix).jobs}, nil)
+	if err != nil {
 		return "", "", err
 	}
-	if len(first.Val()) == 0 || len(last.Val()) == 0 {
-		return "", "", nil
+	if err := expect(reply, 2, "span"); err != nil {
+		return "", "", err
 	}
-	return first.Val()[0].ID, last.Val()[0].ID, nil
+	return text(reply[0]), text(reply[1]), nil
 }
+
+// spanOfJobs returns the ids of the oldest and the newest job, without their requests, which may be large.
+//
+//	KEYS[1] jobs
+var spanOfJobs = redis.NewScript(`
+local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
+local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
+return {first and first[1] or '', last and last[1] or ''}
+`)
 
 // A DeadLetter is a job that will not be run (again).
 type DeadLetter struct {

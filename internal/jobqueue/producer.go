@@ -60,6 +60,7 @@ type waiter struct {
 
 	// What Redis was when it took the job, and when, by its clock; unknown before that.
 	incarnation string
+	redis       string
 	since       int64
 }
 
@@ -74,7 +75,8 @@ type status struct {
 	length      int64
 	last        string
 	incarnation string
-	now         int64 // by Redis's clock, in µs
+	now         int64  // by Redis's clock, in µs
+	redis       string // see identity
 }
 
 // NewProducer returns a producer; it does no I/O.
@@ -145,7 +147,7 @@ func (p *Producer) sendLooks(calls []struct{}) ([]status, error) {
 	if err := expect(reply, 5, "status"); err != nil {
 		return nil, err
 	}
-	s := status{number(reply[1]), number(reply[2]), text(reply[3]), text(reply[4]), number(reply[0])}
+	s := status{number(reply[1]), number(reply[2]), text(reply[3]), text(reply[4]), number(reply[0]), p.identity(ctx)}
 	p.clock.learn(time.Now(), number(reply[0]))
 	p.learn(s)
 	all := make([]status, len(calls))
@@ -230,6 +232,10 @@ func (p *Producer) giveUp(id string, call batch.Call[Job, enqueued], until time.
 	case err != nil:
 		return "", fmt.Errorf("%w: it could not be withdrawn: %w", ErrUnknown, err)
 	case fate == "withdrawn":
+		// A Redis that was replaced may have forgotten that a worker took the job.
+		if taker := p.takerOf(id); taker != "" && p.identity(ctx) != taker {
+			return "", fmt.Errorf("%w: Redis was restarted or replaced", ErrUnknown)
+		}
 		return "", ErrWithdrawn
 	case fate == "started":
 		return "", ErrRunning
@@ -249,6 +255,16 @@ func (p *Producer) placeOf(id string) string {
 	defer p.mu.Unlock()
 	if w, ok := p.waiting[id]; ok {
 		return w.at
+	}
+	return ""
+}
+
+// takerOf returns the identity of the Redis that took a job somebody waits for, "" where it is not known.
+func (p *Producer) takerOf(id string) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if w, ok := p.waiting[id]; ok {
+		return w.redis
 	}
 	return ""
 }
