@@ -317,10 +317,20 @@ func (c *Cache) markGroups(ctx context.Context, job string, groups []string) err
 	if len(groups) == 0 {
 		return nil
 	}
-	for _, p := range c.store.All() {
-		if _, err := p.Mark(ctx, groups, 0, job); err != nil {
-			return c.unavailable(err)
-		}
+	problems := make([]error, len(c.store.All()))
+	var marking sync.WaitGroup
+	for i, p := range c.store.All() {
+		marking.Go(func() {
+			for part := range slices.Chunk(groups, 200) { // Redis does nothing else meanwhile
+				if _, problems[i] = p.Mark(ctx, part, 0, job); problems[i] != nil {
+					return
+				}
+			}
+		})
+	}
+	marking.Wait()
+	if err := errors.Join(problems...); err != nil {
+		return c.unavailable(err)
 	}
 	c.kickRenderers()
 	return nil

@@ -21,8 +21,7 @@ const (
 	// pushed is the kind of an entry that cannot be compared.
 	pushed DriftKind = "pushed"
 
-	// settling is how long a difference has to last at least, and lookAgain the time between two looks at it.
-	settling  = 250 * time.Millisecond
+	// lookAgain is the time between two looks at a difference.
 	lookAgain = 50 * time.Millisecond
 )
 
@@ -54,38 +53,44 @@ func (o *observation) same(other *observation) bool {
 //
 // A page that was written since the comparison began shows what the application answered since then.
 func (v *verification) compare(ctx context.Context, key string) (Finding, found, error) {
-	var first, last *observation
+	var (
+		first, last *observation
+		began       int64 // the last ticket then
+		repeated    bool  // the application has answered the same twice in a row
+	)
 	for {
-		o, begun, err := v.observe(ctx, key)
+		ended := false // before this look: a job that ends during it may have changed what it sees
+		var err error
+		if last != nil {
+			if ended, err = v.queue.ended(ctx, last.jobs); err != nil {
+				return Finding{}, found{}, err
+			}
+		}
+		o, clock, err := v.observe(ctx, key)
 		if err != nil {
 			return Finding{}, found{}, err
 		}
 		if first == nil {
-			first = o
-			first.status.Now = begun
+			first, began = o, clock
 		}
 		finding, known := o.judge(key)
+		lasts := o.at.Sub(first.at) >= v.config.settling
 		switch {
 		case finding.Kind == "", finding.Kind == pushed, finding.Kind == NotStorable:
 			return finding, known, nil
-		case known.written > first.status.Now && finding.Kind != Unrenderable:
+		case known.written > began && finding.Kind != Unrenderable:
 			return Finding{Key: key}, known, nil
-		}
-		settled := false
-		if last != nil && last.same(o) && o.idle && o.at.Sub(first.at) >= settling {
-			if settled, err = v.queue.ended(ctx, last.jobs); err != nil {
-				return Finding{}, found{}, err
-			}
-		}
-		if finding.Kind == Unrenderable && o.at.Sub(first.at) >= settling {
-			settled = true
-		}
-		if settled {
+		case lasts && finding.Kind == Unrenderable, lasts && ended && o.idle && last.same(o):
 			return finding, known, nil
 		}
+		repeated = repeated || last != nil && last.answer.Value == o.answer.Value
 		if time.Since(first.at) > v.config.patience {
-			finding.Reason += "; a write that explains it has not ended"
 			finding.Kind = Unsettled
+			if repeated {
+				finding.Reason += "; a write that explains it has not ended"
+			} else {
+				finding.Reason += "; the application never answers the same twice"
+			}
 			return finding, known, nil
 		}
 		if o.jobs, err = v.queue.newest(ctx); err != nil {
@@ -100,7 +105,7 @@ func (v *verification) compare(ctx context.Context, key string) (Finding, found,
 	}
 }
 
-// observe looks at a key. It returns when it began, by Redis's clock.
+// observe looks at a key. It returns the last ticket from before.
 func (v *verification) observe(ctx context.Context, key string) (*observation, int64, error) {
 	before, err := v.status(ctx, key)
 	if err != nil {
@@ -116,7 +121,7 @@ func (v *verification) observe(ctx context.Context, key string) (*observation, i
 	}
 	o.idle = before.Idle() && o.status.Idle()
 	o.at = time.Now()
-	return o, before.Now, nil
+	return o, before.Clock, nil
 }
 
 // judge compares what the cache had with what the application answered.

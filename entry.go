@@ -94,9 +94,12 @@ func (e Entry) In(groups ...string) Entry {
 	if e.Header == nil {
 		e.Header = make(http.Header)
 	}
+	e.Header.Del(field.CacheGroups)
 	value, err := field.FormatGroups(groups...)
-	e.err = err
-	e.Header.Set(field.CacheGroups, value)
+	e.err = errors.Join(e.err, err)
+	if value != "" {
+		e.Header.Set(field.CacheGroups, value)
+	}
 	return e
 }
 

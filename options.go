@@ -462,7 +462,9 @@ type verifyConfig struct {
 	walk     walkConfig
 	parallel int
 	patience time.Duration
+	settling time.Duration
 	findings int
+	allKeys  bool
 	repair   bool
 	progress func(VerifyState)
 }
@@ -472,6 +474,7 @@ func (c *verifyConfig) validate() error {
 	c.walk.validate(&r)
 	r.that(c.parallel >= 1, "option VerifyParallel: %d is not positive", c.parallel)
 	r.that(c.patience > 0, "option VerifyPatience: %v is not positive", c.patience)
+	r.that(c.settling >= 0, "option VerifySettling: %v is negative", c.settling)
 	r.that(c.findings >= 0, "option VerifyFindings: %d is negative", c.findings)
 	return r.err()
 }
@@ -490,6 +493,18 @@ func VerifyParallel(n int) VerifyOption {
 // Default ten seconds.
 func VerifyPatience(d time.Duration) VerifyOption {
 	return verifyOption(func(c *verifyConfig) { c.patience = d })
+}
+
+// VerifySettling sets how long a difference has to last at least: longer than it takes from a change that is not made by a
+// job to the renders that it is followed by. Default one second.
+func VerifySettling(d time.Duration) VerifyOption {
+	return verifyOption(func(c *verifyConfig) { c.settling = d })
+}
+
+// AllKeys says that the sequence names every resource there should be, as that of a Fill does. Then a Verify without drift
+// ends the doubt about a cache of which Redis has lost writes: what was lost shows in no other way.
+func AllKeys() VerifyOption {
+	return verifyOption(func(c *verifyConfig) { c.allKeys = true })
 }
 
 // VerifyFindings sets how many keys of each kind are named in the report. Default 100.

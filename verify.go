@@ -25,7 +25,7 @@ const (
 	Stale        DriftKind = "stale"        // the cache has another page, or has it in other groups
 	Orphaned     DriftKind = "orphaned"     // the cache has a page, the application answers that there is none to be stored
 	Unrenderable DriftKind = "unrenderable" // the application gave nothing usable, so nobody can say
-	Unsettled    DriftKind = "unsettled"    // a write that explains the difference did not end within VerifyPatience
+	Unsettled    DriftKind = "unsettled"    // within VerifyPatience there was always a write that may explain the difference
 	NotStorable  DriftKind = "refused"      // the application's answer must not be stored, and the cache has none
 )
 
@@ -82,18 +82,18 @@ type Finding struct {
 // Run of this worker.
 //
 // A difference is reported only if nothing explains it: no job that was in the queue when it was seen, no render that is
-// pending or running, no group that is being walked; and if it is still the same afterwards. So changes go through jobs,
-// or are followed by Update within VerifyPatience. A page that is never the same twice, such as one with a clock, is
-// always stale.
+// pending or running, no group that is being walked; and if it is still the same afterwards. What changes otherwise than
+// by jobs, from a program that calls Update afterwards or behind CacheFirst, has to be followed by its renders within
+// VerifySettling. A page that is never the same twice, such as one with a clock, is unsettled.
 //
-// Where Redis has lost writes (ErrUnsure), a Verify of all keys that finds no drift, or has repaired all of it, ends the
-// doubt.
+// Where Redis has lost writes (ErrUnsure), a Verify with the option AllKeys that finds no drift, or has repaired all of it,
+// ends the doubt.
 //
 // With the option Repair what has drifted is made pending and rendered, as after a write, and looked at again.
 //
 // The error is that of the sequence or of ctx, or ErrUnavailable; the report says how far it came. Drift is no error.
 func (w *Worker) Verify(ctx context.Context, keys iter.Seq2[string, error], opts ...VerifyOption) (VerifyReport, error) {
-	config := verifyConfig{walk: defaultWalkConfig(), parallel: 4 * w.config.render.concurrency, patience: 10 * time.Second, findings: 100}
+	config := verifyConfig{walk: defaultWalkConfig(), parallel: 4 * w.config.render.concurrency, patience: 10 * time.Second, settling: time.Second, findings: 100}
 	for _, o := range opts {
 		o.applyVerify(&config)
 	}
@@ -114,7 +114,7 @@ func (w *Worker) Verify(ctx context.Context, keys iter.Seq2[string, error], opts
 	if err == nil {
 		err = v.explain(ctx)
 	}
-	if err == nil && v.report.Drift()+v.report.Unrenderable+v.report.Unsettled == 0 {
+	if err == nil && config.allKeys && v.report.Drift()+v.report.Unrenderable+v.report.Unsettled == 0 {
 		err = w.cache.endDoubts(ctx, doubts)
 	}
 	return v.report, err

@@ -31,7 +31,7 @@ type audit struct {
 // runVerify compares the cache with the application.
 func (p *program) runVerify(ctx context.Context) error {
 	return p.withWorker(ctx, func(worker *scales.Worker, s *store) error {
-		options := []scales.VerifyOption{scales.VerifyProgress(p.verifyLines())}
+		options := []scales.VerifyOption{scales.AllKeys(), scales.VerifyProgress(p.verifyLines())}
 		if p.repair {
 			options = append(options, scales.Repair())
 		}
@@ -43,7 +43,7 @@ func (p *program) runVerify(ctx context.Context) error {
 	})
 }
 
-// verdict is an error if the cache differs from the application, or if nobody can say.
+// verdict is an error if the cache differs from the application, or if that does not answer.
 func verdict(report scales.VerifyReport) error {
 	switch {
 	case report.Drift() > 0:

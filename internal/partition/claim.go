@@ -127,9 +127,10 @@ type Round struct {
 	Walks int    // groups that have changed and whose members are made pending little by little
 
 	// Unsure is set where Redis has lost writes that it had acknowledged. Lost are the keys that this process has written,
-	// and whose writes are among them.
-	Unsure bool
-	Lost   []string
+	// and whose writes are among them, LostGroups the groups that it has marked.
+	Unsure     bool
+	Lost       []string
+	LostGroups []string
 }
 
 // Next claims up to n pending keys that are due, and puts keys back whose claim has expired. If look is set, it also
@@ -155,7 +156,8 @@ func (p *Partition) Next(ctx context.Context, token string, n int, look bool) (r
 	round.Walks = int(walks)
 	p.learn(text(reply[0]), text(reply[1]))
 	if survived := text(reply[5]); survived != "" {
-		round.Unsure, round.Lost = true, p.memory.after(survived)
+		round.Unsure = true
+		round.Lost, round.LostGroups = p.memory.after(survived)
 	}
 	p.memory.note(text(reply[0]), text(reply[4]), round.Unsure)
 	for i := 6; i < len(reply); i += 4 {
@@ -246,22 +248,27 @@ type Commit struct {
 // What one commit may hold: Redis is busy with nothing else meanwhile, and refuses arguments beyond its own limits.
 const (
 	maxOperations  = 1000
+	maxMemberships = 4000
 	maxCommitBytes = 32 << 20
+
+	// membershipWeight is what a membership weighs among the bytes of a round trip: a commit is as busy with it as with
+	// so many.
+	membershipWeight = 256
 )
 
 // Parts cuts operations into parts that are small enough for one commit each.
 func Parts(operations []Operation) iter.Seq[[]Operation] {
 	return func(yield func([]Operation) bool) {
-		begin, bytes := 0, 0
+		begin, bytes, memberships := 0, 0, 0
 		for i := range operations {
-			size := len(operations[i].Value)
-			if i > begin && (i-begin >= maxOperations || bytes+size > maxCommitBytes) {
+			size, groups := len(operations[i].Value), len(operations[i].Groups)
+			if i > begin && (i-begin >= maxOperations || bytes+size > maxCommitBytes || memberships+groups > maxMemberships) {
 				if !yield(operations[begin:i]) {
 					return
 				}
-				begin, bytes = i, 0
+				begin, bytes, memberships = i, 0, 0
 			}
-			bytes += size
+			bytes, memberships = bytes+size, memberships+groups
 		}
 		if begin < len(operations) {
 			yield(operations[begin:])
@@ -307,7 +314,13 @@ func (p *Partition) sendCommits(groups [][]Operation) ([]Commit, error) {
 	}
 	commits := make([]Commit, len(groups))
 	at := 2
-	p.memory.write(text(reply[0]), text(reply[1]), groups)
+	for _, group := range groups {
+		w := written{keys: make([]string, len(group))}
+		for i := range group {
+			w.keys[i] = group[i].Key
+		}
+		p.memory.write(text(reply[0]), text(reply[1]), w)
+	}
 	for i, group := range groups {
 		commits[i].Tail = text(reply[1])
 		for range group {

@@ -102,26 +102,27 @@ end
 local function regroup(op, after)
   local before = redis.call('HGET', memberships, op.key) or ''
   if before == after then return end
-  local stays = {}
+  local was, stays = {}, {}
+  for group in string.gmatch(before, '([^\t]*)\t') do was[group] = true end
   for group in string.gmatch(after, '([^\t]*)\t') do
     stays[group] = true
-    redis.call('ZADD', groups, 0, group .. '\t' .. op.key)
+    if not was[group] then redis.call('ZADD', groups, 0, group .. '\t' .. op.key) end
   end
   for group in string.gmatch(before, '([^\t]*)\t') do
     if not stays[group] then redis.call('ZREM', groups, group .. '\t' .. op.key) end
   end
   if after == '' then redis.call('HDEL', memberships, op.key) else redis.call('HSET', memberships, op.key, after) end
 end
--- changed_since reports whether one of the groups of an entry has changed since its ticket was taken.
+-- changed_since returns one of the groups of an entry that has changed since its ticket was taken; nil if none has.
 local function changed_since(op)
-  if not CHECK_MARKS or op.groups == '' then return false end
+  if not CHECK_MARKS or op.groups == '' then return nil end
   local ticket = tonumber(op.ticket)
-  if ticket < tonumber(m[6] or '0') then return true end
+  if ticket < tonumber(m[6] or '0') then return string.match(op.groups, '([^\t]*)\t') end
   for group in string.gmatch(op.groups, '([^\t]*)\t') do
     local mark = redis.call('ZSCORE', marks, group)
-    if mark and tonumber(mark) > ticket then return true end
+    if mark and tonumber(mark) > ticket then return group end
   end
-  return false
+  return nil
 end
 local function put(op)
   if op.limited and not redis.call('ZSCORE', index, op.key) and redis.call('ZCARD', index) >= most then
@@ -131,7 +132,8 @@ local function put(op)
   redis.call('ZADD', index, 0, op.key)
   regroup(op, op.groups)
   record(op, 'store')
-  if changed_since(op) then want(op, now, '- a group changed meanwhile') end
+  local changed = changed_since(op)
+  if changed then want(op, now, '- group ' .. changed) end
   return 'stored'
 end
 -- A tombstone lives until a lower ticket is refused as old; the clock of tickets may be ahead of Redis's.
@@ -264,7 +266,13 @@ does.pend = function(op)
     local holder = redis.call('HGET', claims, op.key)
     if floor > op.ticket or holder and string.sub(holder, 1, 20) > op.ticket then return 'done' end
   end
-  if pend(op, now + op.delay) then return 'pending' end
+  if pend(op, now + op.delay) then
+    if op.ticket == '' then -- else whoever walks a group does it again
+      op.ticket = fixed(last)
+      record(op, 'pend')
+    end
+    return 'pending'
+  end
   return 'full'
 end
 

@@ -15,14 +15,14 @@ import (
 //	KEYS[2] index   KEYS[3] pending   KEYS[4] running   KEYS[5] claims   KEYS[6] failing   KEYS[7] wanted
 //	KEYS[8] memberships   KEYS[9] groups   KEYS[10] walks   KEYS[11…] entries
 //	ARGV[4…] the keys of the entries
-//	returns {filled "1" or "0", now in µs, incarnation or '', then for each entry: its value or false, 1 if the index knows
+//	returns {filled "1" or "0", now in µs, incarnation or '', the last ticket, then for each entry: its value or false, 1 if the index knows
 //	its key, its groups, when it is due, since when and why it is wanted, the end of the lease of its claim, that claim, its
 //	last failure, each '' where there is none; how many of its groups list it, and how many of them are walked}
 const explainScript = `
 local t = redis.call('TIME')
 local filled = '0'
 if incarnation and m[5] == incarnation and not m[7] then filled = '1' end
-local reply = {filled, t[1] .. string.sub('00000' .. t[2], -6), incarnation or ''}
+local reply = {filled, t[1] .. string.sub('00000' .. t[2], -6), incarnation or '', m[4] or '0'}
 for i = 11, #KEYS do
   local key = ARGV[i - 7]
   local value = redis.pcall('GET', KEYS[i])
@@ -47,7 +47,8 @@ type Status struct {
 	Found
 	Incarnation string
 	Now         int64
-	Indexed     bool // the index has the key, whether there is an entry or not
+	Clock       int64 // the last ticket, which may be ahead of Now where Redis's clock was put back
+	Indexed     bool  // the index has the key, whether there is an entry or not
 	Groups      []string
 	Listed      int // how many of its groups have it among their members: all, unless somebody has interfered
 	Walked      int // how many of its groups have changed and have members that are not pending yet
@@ -91,14 +92,14 @@ func (p *Partition) sendExplains(keys []string) ([]Status, error) {
 		return nil, err
 	}
 	const parts = 10
-	if len(reply) != 3+parts*len(keys) {
+	if len(reply) != 4+parts*len(keys) {
 		return nil, fmt.Errorf("explain script: %d values for %d keys", len(reply), len(keys))
 	}
 	all := make([]Status, len(keys))
 	for i, key := range keys {
-		all[i] = statusOf(key, text(reply[2]), reply[3+parts*i:][:parts])
+		all[i] = statusOf(key, text(reply[2]), reply[4+parts*i:][:parts])
 		all[i].Filled = text(reply[0]) == "1"
-		all[i].Now, all[i].Incarnation = Microseconds(text(reply[1])), text(reply[2])
+		all[i].Now, all[i].Incarnation, all[i].Clock = Microseconds(text(reply[1])), text(reply[2]), Microseconds(text(reply[3]))
 	}
 	return all, nil
 }
@@ -222,8 +223,12 @@ func (p *Partition) Unsure(ctx context.Context) (string, error) {
 //
 //	ARGV[4] since when it is unsure; if that has changed, nothing happens
 //	returns 1, or 0 if nothing happened
+//
+// Processes that were away all the time may still know records that were lost: from now on that is no news.
 const sureScript = `
 if m[7] ~= ARGV[4] then return 0 end
+local t = redis.call('TIME')
+redis.call('HSET', meta, 'settled', string.format('%.0f', tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)) .. '-0')
 return redis.call('HDEL', meta, 'unsure')
 `
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
@@ -55,10 +56,10 @@ func splitGroups(joined string) []string {
 
 // markScript notes that groups have changed, and returns their members. Members beyond the limit are walked.
 //
-//	KEYS[2] groups   KEYS[3] marks   KEYS[4] walks
-//	ARGV[4] life of a tombstone in µs   ARGV[5] how many marks at most   ARGV[6…] for each group: its name, how many of its
-//	members to return at most, the job that changed it or '-'
-//	returns {incarnation, ticket of the mark, then for each group a list of keys}
+//	KEYS[2] groups   KEYS[3] marks   KEYS[4] walks   KEYS[5] log
+//	ARGV[4] life of a tombstone in µs   ARGV[5] how many marks at most   ARGV[6] length of the log   ARGV[7…] for each change: how many members of
+//	its groups together to return at most, how many groups, the job that changed them or '-', the groups
+//	returns {incarnation, ticket of the mark, last id of the log, then for each group a list of keys}
 //
 // A walk that is under way goes on from where it is, around and up to there, with the new ticket: a group that changes
 // all the time has all its members rendered, not the first ones again and again.
@@ -66,9 +67,8 @@ const markScript = `
 local groups, marks, walks = KEYS[2], KEYS[3], KEYS[4]
 local life, most = tonumber(ARGV[4]), tonumber(ARGV[5])
 local mark = tick()
-local reply = {incarnation, mark}
-for a = 6, #ARGV, 3 do
-  local group, limit, job = ARGV[a], tonumber(ARGV[a + 1]), ARGV[a + 2]
+local reply = {incarnation, mark, ''}
+local function change(group, limit, job)
   redis.call('ZADD', marks, mark, group)
   local members = redis.call('ZRANGEBYLEX', groups, '[' .. group .. '\t', '(' .. group .. '\n', 'LIMIT', 0, limit + 1)
   local keys = {}
@@ -83,7 +83,16 @@ for a = 6, #ARGV, 3 do
     end
   end
   reply[#reply + 1] = keys
+  redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[6], '*', 'group', group, 'ticket', mark, 'op', 'group')
+  return #keys
 end
+local a = 7
+while a <= #ARGV do
+  local room, count, job = tonumber(ARGV[a]), tonumber(ARGV[a + 1]), ARGV[a + 2]
+  for i = a + 3, a + 2 + count do room = room - change(ARGV[i], room, job) end
+  a = a + 3 + count
+end
+local tail = redis.call('XREVRANGE', KEYS[5], '+', '-', 'COUNT', 1)[1]
 redis.call('ZREMRANGEBYSCORE', marks, '-inf', '(' .. fixed(math.max(0, last - life, now - life)))
 local excess = redis.call('ZCARD', marks) - most
 if excess > 0 then
@@ -91,6 +100,7 @@ if excess > 0 then
   redis.call('HSET', meta, 'unmarked', fixed(tonumber(oldest[2])))
   redis.call('ZREMRANGEBYRANK', marks, 0, excess - 1)
 end
+reply[3] = tail and tail[1] or '0-0'
 return reply
 `
 
@@ -138,6 +148,9 @@ type change struct {
 	job    string
 }
 
+// text tells changes apart that need different answers.
+func (c change) text() string { return strconv.Itoa(c.limit) + "\n" + joinGroups(c.groups) }
+
 // A Member is a key and a group that it is in.
 type Member struct{ Key, Group string }
 
@@ -147,10 +160,10 @@ func GroupWhy(group string) string { return "group " + group }
 // Marked is what a change of groups has found.
 type Marked struct {
 	Position          // of the change: a render with a higher ticket has seen it
-	Members  []Member // up to the limit of each group; each key once, in order
+	Members  []Member // up to the limit; each key once, in order
 }
 
-// Mark notes that groups have changed. It returns up to limit members of each; those beyond are made pending little by
+// Mark notes that groups have changed. It returns up to limit members of them; those beyond are made pending little by
 // little, by whoever calls Walk. Doing it twice has them rendered twice. job is the id of the job that changed them, if any.
 func (p *Partition) Mark(ctx context.Context, groups []string, limit int, job string) (Marked, error) {
 	return p.marks.Do(ctx, change{groups, limit, job})
@@ -160,33 +173,37 @@ func (p *Partition) Mark(ctx context.Context, groups []string, limit int, job st
 func (p *Partition) sendMarks(changes []change) ([]Marked, error) {
 	ctx, cancel := p.background()
 	defer cancel()
-	type part struct {
-		group string
-		limit int
-	}
-	at := make(map[part]int)
-	args := []any{p.store.config.TombstoneLife.Microseconds(), maxMarks}
+	at := make(map[string]int) // the index of the first list of a change in the reply
+	next := 3
+	args := []any{p.store.config.TombstoneLife.Microseconds(), maxMarks, p.store.config.LogLength}
 	for _, c := range changes {
+		if _, ok := at[c.text()]; ok {
+			continue
+		}
+		at[c.text()] = next
+		next += len(c.groups)
+		args = append(args, c.limit, len(c.groups), jobOf(c.job))
 		for _, group := range c.groups {
-			if _, ok := at[part{group, c.limit}]; !ok {
-				at[part{group, c.limit}] = len(at)
-				args = append(args, group, c.limit, jobOf(c.job))
-			}
+			args = append(args, group)
 		}
 	}
-	reply, err := p.run(ctx, p.store.scripts.mark, []string{p.names.groups, p.names.marks, p.names.walks}, args...)
+	keys := []string{p.names.groups, p.names.marks, p.names.walks, p.names.log}
+	reply, err := p.run(ctx, p.store.scripts.mark, keys, args...)
 	if err != nil {
 		return nil, err
 	}
-	if len(reply) != 2+len(at) {
-		return nil, fmt.Errorf("mark script: %d values for %d groups", len(reply), len(at))
+	if len(reply) != next {
+		return nil, fmt.Errorf("mark script: %d values, not %d", len(reply), next)
+	}
+	for _, c := range changes {
+		p.memory.write(text(reply[0]), text(reply[2]), written{groups: c.groups})
 	}
 	p.learn(text(reply[0]), text(reply[1]))
 	marked := make([]Marked, len(changes))
 	for i, c := range changes {
 		marked[i].Position = Position{text(reply[0]), text(reply[1])}
-		for _, group := range c.groups {
-			keys, _ := reply[2+at[part{group, c.limit}]].([]any)
+		for j, group := range c.groups {
+			keys, _ := reply[at[c.text()]+j].([]any)
 			for _, key := range keys {
 				marked[i].Members = append(marked[i].Members, Member{text(key), group})
 			}

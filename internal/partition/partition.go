@@ -123,12 +123,12 @@ func newPartition(s *Store, number int) *Partition {
 	p.misses = batch.New(batch.Config[string, Found]{Send: p.sendMisses, Patience: patience})
 	p.claims = batch.New(batch.Config[Wish, Claim]{Send: p.sendClaims, Flights: 2, Patience: patience})
 	p.explains = batch.New(batch.Config[string, Status]{Send: p.sendExplains, Flights: 2, Patience: patience})
-	p.marks = batch.New(batch.Config[change, Marked]{Send: p.sendMarks, Patience: patience})
+	p.marks = batch.New(batch.Config[change, Marked]{Send: p.sendMarks, Patience: patience, MaxCalls: 16})
 	p.commits = batch.New(batch.Config[[]Operation, Commit]{
 		Send: p.sendCommits, Flights: 2, Patience: patience,
 		Weight: func(ops []Operation) (n int) {
 			for _, op := range ops {
-				n += len(op.Value)
+				n += len(op.Value) + membershipWeight*len(op.Groups)
 			}
 			return n
 		},

@@ -68,7 +68,7 @@ func compile(g Guards) scripts {
 // prelude reads the meta hash and refuses a partition that was laid out otherwise.
 const prelude = `
 local meta = KEYS[1]
-local m = redis.call('HMGET', meta, 'version', 'partitions', 'incarnation', 'clock', 'filled', 'unmarked', 'unsure')
+local m = redis.call('HMGET', meta, 'version', 'partitions', 'incarnation', 'clock', 'filled', 'unmarked', 'unsure', 'settled')
 local incarnation = m[3]
 if m[1] and m[1] ~= ARGV[1] then
   return redis.error_reply('SCALESVERSION ' .. m[1])
@@ -253,12 +253,23 @@ for _, key in ipairs(redis.call('ZRANGEBYSCORE', pending, fixed(now + 120000000 
   redis.call('ZADD', pending, fixed(now), key)
 end
 local log, known = KEYS[8], ARGV[8]
+local function order(id)
+  local time, number = string.match(id, '^(%d+)%-(%d+)$')
+  return tonumber(time or '0'), tonumber(number or '0')
+end
+local function after(id, other)
+  local time, number = order(id)
+  local other_time, other_number = order(other)
+  return time > other_time or time == other_time and number > other_number
+end
+-- What was known before a doubt was ended says nothing new.
+if known ~= '' and not after(known, m[8] or '') then known = '' end
 if known ~= '' and ARGV[9] == incarnation and not redis.call('XRANGE', log, known, known, 'COUNT', 1)[1] then
   -- Records are trimmed from the beginning: where one before is there, this one was not trimmed.
   local before = redis.call('XREVRANGE', log, known, '-', 'COUNT', 1)[1]
   if before or redis.call('XLEN', log) == 0 then
     reply[6] = before and before[1] or '0-0'
-    redis.call('HSET', meta, 'unsure', reply[2])
+    if not m[7] then redis.call('HSET', meta, 'unsure', reply[2]) end
   end
 end
 local tail = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]

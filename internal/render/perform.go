@@ -84,14 +84,10 @@ func (r *Renderer) Perform(ctx context.Context, work Work) ([]Result, error) {
 		return nil, errClosed
 	}
 	defer r.work.Done()
-	needs := work.Needs
 	if len(work.Groups) > 0 {
-		members, err := r.changed(ctx, work)
-		if err != nil {
-			return nil, err
-		}
-		needs = join(needs, members)
+		return r.performGroups(ctx, work)
 	}
+	needs := work.Needs
 	if r.config.Guards.NoSharing {
 		return r.performAlone(ctx, Work{Needs: needs, Writes: work.Writes})
 	}

@@ -89,7 +89,7 @@ func (r *Renderer) tendOnce(ctx context.Context, busy chan struct{}, strays map[
 			return false
 		}
 		if next.Unsure {
-			r.recover(ctx, p, next.Lost)
+			r.recover(ctx, p, next)
 		}
 		for _, d := range due {
 			busy <- struct{}{}
@@ -107,9 +107,10 @@ func (r *Renderer) tendOnce(ctx context.Context, busy chan struct{}, strays map[
 }
 
 // recover has rendered again what this process has written and Redis has lost.
-func (r *Renderer) recover(ctx context.Context, p *partition.Partition, lost []string) {
+func (r *Renderer) recover(ctx context.Context, p *partition.Partition, round partition.Round) {
+	lost := round.Lost
 	r.config.Logger.Error("scales: Redis has lost writes that it had acknowledged; misses are answered 503 until a verify or a fill has ended",
-		"partition", p.Number, "writes of this process", len(lost))
+		"partition", p.Number, "keys", len(lost), "groups", len(round.LostGroups))
 	operations := make([]partition.Operation, len(lost))
 	for i, key := range lost {
 		operations[i] = partition.Operation{Kind: partition.OpPend, Key: key, Cause: partition.Cause{Why: "lost"}}
@@ -120,12 +121,18 @@ func (r *Renderer) recover(ctx context.Context, p *partition.Partition, lost []s
 			return err
 		})
 	}
+	for groups := range slices.Chunk(round.LostGroups, groupsAtOnce) {
+		_ = r.insist(ctx, func() error {
+			_, err := p.Mark(ctx, groups, 0, "")
+			return err
+		})
+	}
 }
 
 // walk makes further members of a group that has changed pending, when those before are being rendered. It reports whether
 // there may be more to do.
 func (r *Renderer) walk(ctx context.Context, p *partition.Partition) bool {
-	step := 4 * r.config.Limit
+	step := min(4*r.config.Limit, 256)
 	walked, err := p.Walk(ctx, step, step)
 	if err != nil {
 		r.config.Logger.Debug("scales: the members of a group could not be walked", "error", err)
