@@ -139,7 +139,7 @@ var (
 	ErrNotFilled = errors.New("scales: the cache is not filled")
 
 	// ErrUnsure means that Redis has lost writes that it had acknowledged, in a crash or a failover, so that a miss proves
-	// nothing until a Fill, or a Verify that finds no drift, has ended.
+	// nothing until a Fill, or a Verify of AllKeys that finds no drift, has ended.
 	ErrUnsure = errors.New("scales: the cache may be incomplete")
 
 	// ErrLost means that a single entry was lost or cannot be decoded, although the cache had it.
