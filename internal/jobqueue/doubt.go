@@ -25,14 +25,32 @@ func (p *Producer) identity(ctx context.Context) string {
 		}
 		node = master
 	}
+	info, err := node.Info(ctx, "server", "replication").Result()
+	if err != nil {
+		return ""
+	}
 	var parts []string
-	for _, field := range [...][2]string{{"server", "run_id:"}, {"replication", "master_replid:"}} {
-		info, _ := node.Info(ctx, field[0]).Result()
-		_, value, _ := strings.Cut(info, field[1])
+	for _, name := range [...]string{"run_id:", "master_replid:"} {
+		_, value, _ := strings.Cut(info, name)
 		value, _, _ = strings.Cut(value, "\n")
 		parts = append(parts, strings.TrimSpace(value))
 	}
 	return strings.Join(parts, " ")
+}
+
+// recentIdentity is identity as it was at most half a second ago. An old one makes more unknown, not less.
+func (p *Producer) recentIdentity(ctx context.Context) string {
+	p.mu.Lock()
+	identity, asked := p.last.redis, p.identified
+	p.mu.Unlock()
+	if time.Since(asked) < fresh {
+		return identity
+	}
+	identity = p.identity(ctx)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.identified = time.Now()
+	return identity
 }
 
 // doubtRetry is how long to wait between two questions what became of an enqueue.

@@ -36,16 +36,17 @@ type Producer struct {
 	blind       atomic.Int64 // when a look at Redis failed, in ns; 0 once one has succeeded
 	calls       atomic.Int64 // round trips that enqueue
 
-	mu      sync.Mutex
-	waiting map[string]*waiter // by job id; each is told once and then removed
-	last    status
-	read    string    // the id up to which replies were read
-	trimmed time.Time // when the latest enqueue said so
-	reading bool
-	closed  bool
-	drained chan struct{} // closed when the producer is closed and nobody waits any more
-	wake    context.CancelFunc
-	readers sync.WaitGroup
+	mu         sync.Mutex
+	waiting    map[string]*waiter // by job id; each is told once and then removed
+	last       status
+	identified time.Time // when last.redis was asked for
+	read       string    // the id up to which replies were read
+	trimmed    time.Time // when the latest enqueue said so
+	reading    bool
+	closed     bool
+	drained    chan struct{} // closed when the producer is closed and nobody waits any more
+	wake       context.CancelFunc
+	readers    sync.WaitGroup
 
 	closing   context.Context // ends with Close
 	endDoubts context.CancelFunc
@@ -147,7 +148,7 @@ func (p *Producer) sendLooks(calls []struct{}) ([]status, error) {
 	if err := expect(reply, 5, "status"); err != nil {
 		return nil, err
 	}
-	s := status{number(reply[1]), number(reply[2]), text(reply[3]), text(reply[4]), number(reply[0]), p.identity(ctx)}
+	s := status{number(reply[1]), number(reply[2]), text(reply[3]), text(reply[4]), number(reply[0]), p.recentIdentity(ctx)}
 	p.clock.learn(time.Now(), number(reply[0]))
 	p.learn(s)
 	all := make([]status, len(calls))
