@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/itscales/scales/internal/redistest"
 )
 
 // audit is what a verify ends with.
@@ -55,6 +57,18 @@ func (s *site) verify(t *testing.T, status int, flags ...string) *audit {
 	return a
 }
 
+// realStores is eachStore without the embedded Redis, on which the root package shows the same.
+func realStores(t *testing.T, test func(t *testing.T, at store)) {
+	t.Helper()
+	t.Run("single", func(t *testing.T) { test(t, sharedStore(t)) })
+	t.Run("cluster", func(t *testing.T) {
+		if testing.Short() {
+			t.Skip("Redis Cluster is left out with -short")
+		}
+		test(t, clusterStore(redistest.SharedCluster(t)))
+	})
+}
+
 // meddle changes an entry as somebody does who has no business in Redis.
 func (s *site) meddle(t *testing.T, arguments ...any) {
 	t.Helper()
@@ -65,7 +79,7 @@ func (s *site) meddle(t *testing.T, arguments ...any) {
 
 // An operator can have the cache compared with the application, beside live traffic, and repaired.
 func TestVerifyFindsWhatHasDrifted(t *testing.T) {
-	eachStore(t, func(t *testing.T, at store) {
+	realStores(t, func(t *testing.T, at store) {
 		s := newSite(t, at)
 		s.troubled = true // an entry that cannot be decoded is an error in the log
 		s.open(t, 1, 2)
@@ -107,6 +121,9 @@ func TestVerifyBesideWritesFindsNothing(t *testing.T) {
 	s.fill(t)
 	l := newLoad(t, s)
 	l.clients = 16
+	if raceDetector {
+		l.left.Store(int64(min(*writes, shortWrites)))
+	}
 	verified, done := 0, make(chan struct{})
 	go func() {
 		defer close(done)
@@ -147,7 +164,7 @@ func (s *site) explain(t *testing.T, key string) (e struct {
 
 // Writes that name groups have all pages of an artist current when they are answered.
 func TestAnArtistIsRenamedAndMergedEverywhere(t *testing.T) {
-	eachStore(t, func(t *testing.T, at store) {
+	realStores(t, func(t *testing.T, at store) {
 		s := newSite(t, at)
 		s.open(t, 2, 2)
 		s.fill(t)

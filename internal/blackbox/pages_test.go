@@ -182,9 +182,9 @@ func (p page) String() string {
 	return fmt.Sprintf("%d %s %.300q", p.status, p.contentType, p.body)
 }
 
-var links = regexp.MustCompile(`(?:href|src|action)="(/[^"]*)"`)
+var links = regexp.MustCompile(`(?:href|src)="(/[^"]*)"`)
 
-// linked returns what the pages link to.
+// linked returns what the pages link to. Where a form is sent to need not be a resource.
 func linked(answers map[string]*answer) map[string]bool {
 	found := map[string]bool{}
 	for _, a := range answers {
