@@ -17,7 +17,7 @@ import (
 )
 
 var (
-	histories = flag.Int("histories", 0, "number of histories of the property test of the fence; 0: 200, with -short 40")
+	histories = flag.Int("histories", 0, "number of histories of the property test of the fence; 0: 200, with the race detector 60, with -short 40")
 	seed      = flag.Uint64("seed", 0, "seed of the first history, the next one has the next number; 0: a random one")
 )
 
@@ -48,7 +48,7 @@ func many(t *testing.T, client *redis.Client) *redis.Client {
 func campaign(t *testing.T, client redis.UniversalClient, count int, guards partition.Guards, judge func(verdict) (enough bool)) {
 	atOnce := 32
 	if raceDetector {
-		atOnce = 8 // more would be too slow for the leases of histories, which are some milliseconds
+		atOnce = 4 // more would be too slow for the leases of histories, which are some milliseconds
 	}
 	var (
 		group, ends   sync.WaitGroup
@@ -105,6 +105,8 @@ func TestFence(t *testing.T) {
 	switch {
 	case count == 0 && testing.Short():
 		count = 40
+	case count == 0 && raceDetector:
+		count = 60
 	case count == 0:
 		count = 200
 	}
