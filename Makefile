@@ -19,7 +19,7 @@ test: ## All tests; without redis-server those of real Redis are skipped
 
 .PHONY: race
 race: ## All tests with the race detector
-	go test -race -shuffle=on ./...
+	go test -race -shuffle=on -timeout 20m ./...
 
 .PHONY: fuzz
 fuzz: ## Every fuzz target for FUZZTIME (60s)
