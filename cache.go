@@ -321,7 +321,7 @@ func (c *Cache) markGroups(ctx context.Context, job string, groups []string) err
 	var marking sync.WaitGroup
 	for i, p := range c.store.All() {
 		marking.Go(func() {
-			for part := range slices.Chunk(groups, 200) { // Redis does nothing else meanwhile
+			for part := range slices.Chunk(groups, partition.GroupsAtOnce) {
 				if _, problems[i] = p.Mark(ctx, part, 0, job); problems[i] != nil {
 					return
 				}

@@ -144,7 +144,6 @@ func (p *Producer) outcomes(ctx context.Context, c call, n int) (results []enque
 	redisNow := p.identity(ctx)
 	results = make([]enqueued, n)
 	for i := range results {
-		results[i].now, results[i].incarnation = now, incarnation
 		switch {
 		case len(said) == n:
 			results[i] = enqueuedOf(said[i])

@@ -221,7 +221,7 @@ func (p *Producer) giveUp(id string, call batch.Call[Job, enqueued], until time.
 		return "", err
 	}
 	if at == "" {
-		at = p.placeOf(id)
+		at, _ = p.taken(id)
 	}
 	if at == "" {
 		return "", fmt.Errorf("%w: Redis did not answer when it was enqueued", ErrUnknown)
@@ -234,7 +234,7 @@ func (p *Producer) giveUp(id string, call batch.Call[Job, enqueued], until time.
 		return "", fmt.Errorf("%w: it could not be withdrawn: %w", ErrUnknown, err)
 	case fate == "withdrawn":
 		// A Redis that was replaced may have forgotten that a worker took the job.
-		if taker := p.takerOf(id); taker != "" && p.identity(ctx) != taker {
+		if _, taker := p.taken(id); taker != "" && p.identity(ctx) != taker {
 			return "", fmt.Errorf("%w: Redis was restarted or replaced", ErrUnknown)
 		}
 		return "", ErrWithdrawn
@@ -250,24 +250,15 @@ func (p *Producer) giveUp(id string, call batch.Call[Job, enqueued], until time.
 	return "", fmt.Errorf("%w: it is no longer in the queue", ErrUnknown)
 }
 
-// placeOf returns the stream id of a job that somebody waits for, or "" where it is not known.
-func (p *Producer) placeOf(id string) string {
+// taken returns what is known of Redis's taking a job that somebody waits for: its stream id, and the identity of the Redis;
+// each "" where it is not known.
+func (p *Producer) taken(id string) (at, identity string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if w, ok := p.waiting[id]; ok {
-		return w.at
+		return w.at, w.redis
 	}
-	return ""
-}
-
-// takerOf returns the identity of the Redis that took a job somebody waits for, "" where it is not known.
-func (p *Producer) takerOf(id string) string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if w, ok := p.waiting[id]; ok {
-		return w.redis
-	}
-	return ""
+	return "", ""
 }
 
 // enqueuedAt returns the stream id of a job, or "" where it is not known whether the job was enqueued. A client that

@@ -29,6 +29,9 @@ import (
 // Marks are kept as long as commits with a lower ticket are accepted. If there are too many, the oldest go, and "unmarked"
 // in meta, the highest ticket of those, counts for all groups.
 
+// GroupsAtOnce is how many groups a caller marks in one step at most: Redis does nothing else meanwhile.
+const GroupsAtOnce = 200
+
 // maxMarks is how many groups have a mark of their own.
 const maxMarks = 10_000
 
@@ -164,7 +167,7 @@ type Marked struct {
 }
 
 // Mark notes that groups have changed. It returns up to limit members of them; those beyond are made pending little by
-// little, by whoever calls Walk. Doing it twice has them rendered twice. job is the id of the job that changed them, if any.
+// little, by whoever calls Walk. There are at most GroupsAtOnce groups. Doing it twice has them rendered twice. job is the id of the job that changed them, if any.
 func (p *Partition) Mark(ctx context.Context, groups []string, limit int, job string) (Marked, error) {
 	return p.marks.Do(ctx, change{groups, limit, job})
 }

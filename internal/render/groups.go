@@ -34,9 +34,6 @@ func (r *Renderer) performGroups(ctx context.Context, work Work) ([]Result, erro
 	}
 }
 
-// groupsAtOnce is how many groups are marked in one step.
-const groupsAtOnce = 200
-
 // found is what a change of groups has found in a partition.
 type found struct {
 	partition *partition.Partition
@@ -75,7 +72,7 @@ func (r *Renderer) changed(ctx context.Context, work Work) ([]Need, error) {
 // mark marks groups in a partition.
 func (r *Renderer) mark(ctx context.Context, f *found, work Work) error {
 	seen := make(map[string]bool)
-	for groups := range slices.Chunk(work.Groups, groupsAtOnce) {
+	for groups := range slices.Chunk(work.Groups, partition.GroupsAtOnce) {
 		var marked partition.Marked
 		err := r.insist(ctx, func() (err error) {
 			marked, err = f.partition.Mark(ctx, groups, r.config.GroupLimit-len(f.members), work.Job)

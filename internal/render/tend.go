@@ -121,7 +121,7 @@ func (r *Renderer) recover(ctx context.Context, p *partition.Partition, round pa
 			return err
 		})
 	}
-	for groups := range slices.Chunk(round.LostGroups, groupsAtOnce) {
+	for groups := range slices.Chunk(round.LostGroups, partition.GroupsAtOnce) {
 		_ = r.insist(ctx, func() error {
 			_, err := p.Mark(ctx, groups, 0, "")
 			return err
