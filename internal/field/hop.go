@@ -72,7 +72,8 @@ func isEndToEnd(name string) bool {
 //   - Set-Cookie, since an entry is sent to everyone (and Set-Cookie2, its
 //     forerunner),
 //   - what a server says about the message that it sends: Date, Age (RFC 9111
-//     §5.1), Content-Length, Cache-Status (RFC 9211).
+//     §5.1), Content-Length, Cache-Status (RFC 9211),
+//   - [ScalesCacheControl], which is for us.
 //
 // It keeps Content-Encoding, which whoever stores a coded body has to see to.
 func Strip(h http.Header) {
@@ -89,7 +90,7 @@ func Strip(h http.Header) {
 	RemoveHopByHop(h)
 	remove(h, func(name string) bool {
 		switch name {
-		case "Set-Cookie", "Set-Cookie2", "Date", "Age", "Content-Length", "Cache-Status":
+		case "Set-Cookie", "Set-Cookie2", "Date", "Age", "Content-Length", "Cache-Status", ScalesCacheControl:
 			return true
 		}
 		return named[name]

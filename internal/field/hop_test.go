@@ -50,7 +50,7 @@ func TestWhatNeverGoesIntoAnEntryIsStripped(t *testing.T) {
 		header, want http.Header
 	}{
 		{"fields of this message", http.Header{
-			"Date": {"x"}, "Age": {"1"}, "Content-Length": {"1"}, "Cache-Status": {"x"}, "Set-Cookie": {"a", "b"}, "Set-Cookie2": {"x"},
+			"Date": {"x"}, "Age": {"1"}, "Content-Length": {"1"}, "Cache-Status": {"x"}, "Scales-Cache-Control": {"public"}, "Set-Cookie": {"a", "b"}, "Set-Cookie2": {"x"},
 			"Connection": {"x-a"}, "X-A": {"x"}, "Transfer-Encoding": {"chunked"},
 			"Content-Type": {"text/html"}, "Content-Encoding": {"gzip"}, "Etag": {`"v"`}, "Last-Modified": {"x"}, "Vary": {"Accept-Encoding"},
 		}, http.Header{"Content-Type": {"text/html"}, "Content-Encoding": {"gzip"}, "Etag": {`"v"`}, "Last-Modified": {"x"}, "Vary": {"Accept-Encoding"}}},

@@ -49,7 +49,9 @@ func (v Verdict) String() string {
 // fields forbids it, too: it says that there is something in the answer that is
 // for one user, and whoever says so is taken at more than his word. A
 // Cache-Control in which a quoted string doesn't end might say either, so it
-// forbids it.
+// forbids it. Where there is a [ScalesCacheControl], that counts instead of
+// Cache-Control: an application whose framework says private of everything opts
+// in with "Scales-Cache-Control: public".
 func Storable(status int, h http.Header) (Verdict, string) {
 	switch status {
 	case http.StatusOK, http.StatusNonAuthoritativeInfo, http.StatusNoContent,
@@ -77,13 +79,13 @@ func describe(status int) string {
 
 // forbidden returns the reason why an answer with this header is not stored.
 func forbidden(h http.Header) string {
-	members, ok := directives(h)
+	field, members, ok := governing(h)
 	for _, member := range members {
 		switch {
 		case member.name == "private" && member.qualified:
-			return fmt.Sprintf("Cache-Control: private=%q", member.argument)
+			return fmt.Sprintf("%s: private=%q", field, member.argument)
 		case member.name == "no-store" || member.name == "private":
-			return "Cache-Control: " + member.name
+			return field + ": " + member.name
 		}
 	}
 	if !ok {

@@ -60,6 +60,17 @@ func TestHeadersThatForbidStoring(t *testing.T) {
 		{http.Header{"Vary": {"*"}}, "Vary: *"},
 		{http.Header{"VARY": {"*"}}, "Vary: *"},
 		{http.Header{"Vary": {`"Accept-Encoding`}}, "Vary: malformed"},
+		{http.Header{"Cache-Control": {"private, no-store"}, "Scales-Cache-Control": {"public"}}, ""},
+		{http.Header{"Cache-Control": {"private"}, "scales-cache-control": {"max-age=60"}}, ""},
+		{http.Header{"Cache-Control": {"private"}, "Scales-Cache-Control": {"max-age=60, private=?0"}}, ""},
+		{http.Header{"Cache-Control": {"public"}, "Scales-Cache-Control": {"max-age=60", "no-store"}}, "Scales-Cache-Control: no-store"},
+		{http.Header{"Cache-Control": {"public"}, "Scales-Cache-Control": {"private"}}, "Scales-Cache-Control: private"},
+		{http.Header{"Scales-Cache-Control": {`private="x-a"`}}, `Scales-Cache-Control: private="x-a"`},
+		{http.Header{"Scales-Cache-Control": {`private=1`}}, `Scales-Cache-Control: private=""`},
+		{http.Header{"Cache-Control": {"private"}, "Scales-Cache-Control": {"Public"}}, "Cache-Control: private"}, // no Dictionary
+		{http.Header{"Cache-Control": {"private"}, "Scales-Cache-Control": {""}}, "Cache-Control: private"},
+		{http.Header{"Set-Cookie": {"a=b"}, "Scales-Cache-Control": {"public"}}, "Set-Cookie"},
+		{http.Header{"Vary": {"Cookie"}, "Scales-Cache-Control": {"public"}}, "Vary: Cookie"},
 		{nil, ""},
 	} {
 		for _, status := range []int{200, 301} {
