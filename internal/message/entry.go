@@ -22,12 +22,12 @@ const (
 	noTicket     = "00000000000000000000"
 )
 
-// Entry is a stored representation: one line of JSON metadata, then the body.
-// A field value is bytes, JSON is Unicode: each byte of a value is the code
+// Entry is a stored representation: one line of JSON metadata, then the body,
+// then the same body in each coding. A field value is bytes, JSON is Unicode: each byte of a value is the code
 // point of the same number there.
 //
-// The members are ticket, pushOnly (if true), status, header and size, or for a
-// tombstone ticket and gone, and then job, why and refusal, if they are not empty. The ticket comes first, so that its digits are
+// The members are ticket, pushOnly (if true), status, header, size and codings
+// (if there are any: an array of pairs of name and size), or for a tombstone ticket and gone, and then job, why and refusal, if they are not empty. The ticket comes first, so that its digits are
 // always at [TicketOffset], and pushOnly follows it, because scripts look for
 // both there. The others may come in any order when an entry is read, and
 // members that are not known are skipped: scripts put one named floor after the
@@ -39,9 +39,10 @@ type Entry struct {
 	// Status is 200 to 999, and 0 in a tombstone.
 	Status int
 
-	// Header and Body are empty in a tombstone.
-	Header http.Header
-	Body   []byte
+	// Header, Body and Codings are empty in a tombstone.
+	Header  http.Header
+	Body    []byte
+	Codings []Coding
 
 	// Gone marks a tombstone: what is left of a destroyed entry for a while,
 	// lest a late, stale write bring it back.
@@ -61,6 +62,15 @@ type Entry struct {
 	Refusal string
 }
 
+// A Coding is the body of an entry in a content coding (RFC 9110 §8.4.1).
+type Coding struct {
+	Name string // a token in lower case, such as "gzip"; none comes twice in an entry
+	Body []byte
+}
+
+// maxCodings is how many codings an entry has at most.
+const maxCodings = 16
+
 // AppendEntry appends an entry to dst. An empty ticket is written as zeros, to
 // be filled in by a script. The error wraps [ErrInvalid] and leaves dst as it
 // was.
@@ -75,12 +85,16 @@ func AppendEntry(dst []byte, e *Entry) ([]byte, error) {
 		return dst, fmt.Errorf("%w: ticket %q is not %d digits", ErrInvalid, excerpt(ticket), TicketWidth)
 	case !e.Gone && e.Refusal != "":
 		return dst, fmt.Errorf("%w: a refusal outside of a tombstone", ErrInvalid)
-	case e.Gone && (e.Status != 0 || len(e.Header) > 0 || len(e.Body) > 0 || e.PushOnly):
+	case e.Gone && (e.Status != 0 || len(e.Header) > 0 || len(e.Body)+len(e.Codings) > 0 || e.PushOnly):
 		return dst, fmt.Errorf("%w: a tombstone has no response", ErrInvalid)
 	case !e.Gone && !isFinal(e.Status):
 		return dst, fmt.Errorf("%w: status %d is not that of a final response", ErrInvalid, e.Status)
 	}
-	dst = slices.Grow(dst, len(e.Body)+headSize(e.Header))
+	bodies := len(e.Body)
+	for _, c := range e.Codings {
+		bodies += len(c.Body)
+	}
+	dst = slices.Grow(dst, bodies+headSize(e.Header))
 	dst = append(dst, ticketMember...)
 	dst = append(dst, ticket...)
 	if e.Gone {
@@ -100,11 +114,59 @@ func AppendEntry(dst []byte, e *Entry) ([]byte, error) {
 	}
 	dst = append(dst, `},"size":`...)
 	dst = strconv.AppendInt(dst, int64(len(e.Body)), 10)
+	if dst, err = appendCodings(dst, e.Codings); err != nil {
+		return dst[:start], err
+	}
 	dst = append(appendOrigin(dst, e), "}\n"...)
 	if len(dst)-start > MaxHead {
 		return dst[:start], fmt.Errorf("%w: metadata of %d bytes, the limit is %d", ErrInvalid, len(dst)-start, MaxHead)
 	}
-	return append(dst, e.Body...), nil
+	dst = append(dst, e.Body...)
+	for _, c := range e.Codings {
+		dst = append(dst, c.Body...)
+	}
+	return dst, nil
+}
+
+// appendCodings appends the member that lists the codings of an entry, if it has any.
+func appendCodings(dst []byte, codings []Coding) ([]byte, error) {
+	if err := checkCodings(codings); err != nil {
+		return dst, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	for i, c := range codings {
+		if i == 0 {
+			dst = append(dst, `,"codings":[`...)
+		} else {
+			dst = append(dst, ',')
+		}
+		dst = append(dst, `["`...)
+		dst = append(dst, c.Name...)
+		dst = append(dst, `",`...)
+		dst = strconv.AppendInt(dst, int64(len(c.Body)), 10)
+		dst = append(dst, ']')
+	}
+	if len(codings) > 0 {
+		dst = append(dst, ']')
+	}
+	return dst, nil
+}
+
+// checkCodings checks the names of codings.
+func checkCodings(codings []Coding) error {
+	if len(codings) > maxCodings {
+		return fmt.Errorf("%d codings, the limit is %d", len(codings), maxCodings)
+	}
+	for i, c := range codings {
+		if !isToken(c.Name) || c.Name != strings.ToLower(c.Name) || c.Name == "identity" {
+			return fmt.Errorf("coding %q is not a token in lower case, or is identity", excerpt(c.Name))
+		}
+		for _, other := range codings[:i] {
+			if c.Name == other.Name {
+				return fmt.Errorf("coding %q comes twice", excerpt(c.Name))
+			}
+		}
+	}
+	return nil
 }
 
 // appendOrigin appends the members that say where an entry comes from.

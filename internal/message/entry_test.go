@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -32,6 +33,8 @@ func TestAnEntryIsALineOfJSONAndTheBody(t *testing.T) {
 			`{"ticket":"00001764000000000001","gone":true}` + "\n"},
 		{"where it comes from", &message.Entry{Ticket: ticket, Status: 200, Job: "2fc3", Why: `group "a"` + "\n"},
 			`{"ticket":"00001764000000000001","status":200,"header":{},"size":0,"job":"2fc3","why":"group \"a\"?"}` + "\n"},
+		{"codings", &message.Entry{Ticket: ticket, Status: 200, Body: []byte("body"), Codings: []message.Coding{{Name: "br", Body: []byte("b")}, {Name: "gzip", Body: []byte("zip")}}, Why: "fill"},
+			`{"ticket":"00001764000000000001","status":200,"header":{},"size":4,"codings":[["br",1],["gzip",3]],"why":"fill"}` + "\nbodybzip"},
 		{"a tombstone that says why", &message.Entry{Ticket: ticket, Gone: true, Why: "fill", Refusal: "Set-Cookie"},
 			`{"ticket":"00001764000000000001","gone":true,"why":"fill","refusal":"Set-Cookie"}` + "\n"},
 		{"fields", &message.Entry{Ticket: ticket, Status: 200, Header: http.Header{"Link": {"<b>", " <a>"}, "Etag": {`"v\"`}, "A": {"\t", "\x80\xff", "x\ty"}, "None": nil}},
@@ -58,10 +61,12 @@ func TestEntriesComeBackAsTheyWere(t *testing.T) {
 		}
 	}
 	for name, want := range map[string]*message.Entry{
-		"minimal":                 {Ticket: ticket, Status: 200, Header: http.Header{}},
-		"tombstone":               {Ticket: ticket, Gone: true},
-		"where it comes from":     {Ticket: ticket, Status: 200, Header: http.Header{}, Job: "2fc3", Why: `group "\`, Body: []byte("x")},
-		"a tombstone with it":     {Ticket: ticket, Gone: true, Job: "2fc3", Why: "target", Refusal: "Vary: Cookie"},
+		"minimal":             {Ticket: ticket, Status: 200, Header: http.Header{}},
+		"tombstone":           {Ticket: ticket, Gone: true},
+		"where it comes from": {Ticket: ticket, Status: 200, Header: http.Header{}, Job: "2fc3", Why: `group "\`, Body: []byte("x")},
+		"a tombstone with it": {Ticket: ticket, Gone: true, Job: "2fc3", Why: "target", Refusal: "Vary: Cookie"},
+		"codings": {Ticket: ticket, Status: 200, Header: http.Header{}, Body: []byte("x"), Why: "fill",
+			Codings: []message.Coding{{Name: "zstd", Body: []byte("\x00\n")}, {Name: "empty"}, {Name: "gzip", Body: []byte("{}")}}},
 		"pushed":                  {Ticket: ticket, Status: 410, Header: http.Header{}, PushOnly: true},
 		"binary body":             {Ticket: ticket, Status: 200, Header: http.Header{}, Body: []byte("\n\x00\xff{}")},
 		"every byte there can be": {Ticket: ticket, Status: 200, Header: http.Header{"A": {"x" + string(all) + "x"}}},
@@ -95,6 +100,7 @@ func TestEntriesOfOtherPrograms(t *testing.T) {
 		"names in lower case":           `{"ticket":"` + ticket + `","status":200,"header":{"x-a":["\u00fc\t\u0080","b"],"content-type":["text/html"]},"size":4}`,
 		"members of a later version":    `{"ticket":"` + ticket + `","status":200,"groups":["a",{"b":1}],"header":{"Content-Type":["text/html"],"X-A":["ü\t\u0080","b"]},"size":4,"x":null}`,
 		"false, stated":                 `{"ticket":"` + ticket + `","gone":false,"pushOnly":false,"status":200,"header":{"Content-Type":["text/html"],"X-A":["ü\u0009\u0080","b"]},"size":4}`,
+		"no codings, stated":            `{"ticket":"` + ticket + `","status":200,"header":{"Content-Type":["text/html"],"X-A":["ü\t\u0080","b"]},"size":4,"codings":[]}`,
 		"names without values":          `{"ticket":"` + ticket + `","status":200,"header":{"A":[],"B":null,"Content-Type":["\u0074ext/html"],"X-A":["ü\t\u0080"," b"]},"size":4}`,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -127,6 +133,13 @@ func TestMalformedEntriesAreRefused(t *testing.T) {
 		"a longer body":                  head + `,"status":200,"header":{},"size":3}` + "\nbody",
 		"a negative size":                head + `,"status":200,"header":{},"size":-1}` + "\n",
 		"a huge size":                    head + `,"status":200,"header":{},"size":99999999999999999999}` + "\n",
+		"a cut coding":                   head + `,"status":200,"header":{},"size":4,"codings":[["br",2]]}` + "\nbodyb",
+		"a negative size of a coding":    head + `,"status":200,"header":{},"size":4,"codings":[["br",-2],["gzip",2]]}` + "\nbody",
+		"sizes that are huge together":   head + `,"status":200,"header":{},"size":9223372036854775807,"codings":[["br",9223372036854775807],["gzip",2]]}` + "\n",
+		"a coding twice":                 head + `,"status":200,"header":{},"size":4,"codings":[["br",0],["br",0]]}` + "\nbody",
+		"a coding without a size":        head + `,"status":200,"header":{},"size":4,"codings":[["br"]]}` + "\nbody",
+		"a coding that is no token":      head + `,"status":200,"header":{},"size":4,"codings":[["b r",0]]}` + "\nbody",
+		"a tombstone with codings":       head + `,"gone":true,"codings":[["br",0]]}` + "\n",
 		"a tombstone with a body":        head + `,"gone":true}` + "\nbody",
 		"a tombstone with a status":      head + `,"gone":true,"status":200}` + "\n",
 		"a tombstone with a header":      head + `,"gone":true,"header":{"A":["b"]}}` + "\n",
@@ -158,6 +171,11 @@ func TestEntriesThatMakeNoSenseAreNotWritten(t *testing.T) {
 		"a ticket that is not digits": {Ticket: "0000176400000000000\"", Status: 200},
 		"no status":                   {Ticket: ticket},
 		"a status that is not final":  {Ticket: ticket, Status: 103},
+		"a coding in upper case":      {Ticket: ticket, Status: 200, Codings: []message.Coding{{Name: "BR"}}},
+		"a coding twice":              {Ticket: ticket, Status: 200, Codings: []message.Coding{{Name: "br"}, {Name: "br"}}},
+		"identity as a coding":        {Ticket: ticket, Status: 200, Codings: []message.Coding{{Name: "identity"}}},
+		"too many codings":            {Ticket: ticket, Status: 200, Codings: make([]message.Coding, 17)},
+		"a tombstone with a coding":   {Ticket: ticket, Gone: true, Codings: []message.Coding{{Name: "br"}}},
 		"a tombstone with a body":     {Ticket: ticket, Gone: true, Body: []byte("x")},
 		"a tombstone with a status":   {Ticket: ticket, Gone: true, Status: 200},
 		"a tombstone with a header":   {Ticket: ticket, Gone: true, Header: http.Header{"A": {"b"}}},
@@ -188,7 +206,9 @@ func TestTheTicketOfAnEntryCanBeReadAlone(t *testing.T) {
 
 func sameEntry(a, b *message.Entry) bool {
 	return a.Ticket == b.Ticket && a.Status == b.Status && a.Gone == b.Gone && a.PushOnly == b.PushOnly &&
-		reflect.DeepEqual(a.Header, b.Header) && bytes.Equal(a.Body, b.Body)
+		a.Job == b.Job && a.Why == b.Why && a.Refusal == b.Refusal &&
+		reflect.DeepEqual(a.Header, b.Header) && bytes.Equal(a.Body, b.Body) &&
+		slices.EqualFunc(a.Codings, b.Codings, func(a, b message.Coding) bool { return a.Name == b.Name && bytes.Equal(a.Body, b.Body) })
 }
 
 func TestTheFloorOfAnEntryCanBeReadAlone(t *testing.T) {

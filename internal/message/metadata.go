@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// ParseEntry reads an entry as it came from Redis. The body has to have the
-// size that the metadata says, so a cut entry is an error. The result keeps
+// ParseEntry reads an entry as it came from Redis. The bodies have to have the
+// sizes that the metadata says, so a cut entry is an error. The result keeps
 // nothing of s. The error wraps [ErrMalformed].
 func ParseEntry(s string) (*Entry, error) {
 	end := strings.IndexByte(s[:min(len(s), MaxHead)], '\n')
@@ -21,25 +21,56 @@ func ParseEntry(s string) (*Entry, error) {
 	if EntryTicket(line) == "" {
 		return nil, fmt.Errorf("%w: metadata %q does not begin with a ticket", ErrMalformed, excerpt(line))
 	}
-	e, size, ok := scanMetadata(line)
+	e, sizes, ok := scanMetadata(line)
 	if !ok {
 		var err error
-		if e, size, err = decodeMetadata(line); err != nil {
+		if e, sizes, err = decodeMetadata(line); err != nil {
 			return nil, err
 		}
 	}
-	body := s[end+1:]
-	if size != int64(len(body)) {
-		return nil, fmt.Errorf("%w: entry with a body of %d bytes that should have %d", ErrMalformed, len(body), size)
-	}
-	if size > 0 {
-		e.Body = []byte(body)
+	if err := e.cut(sizes, s[end+1:]); err != nil {
+		return nil, err
 	}
 	return e, nil
 }
 
+// sizes are the sizes of the body of an entry and of its codings.
+type sizes struct {
+	body    int64
+	codings []int64
+}
+
+// cut cuts what follows the metadata into the bodies of an entry.
+func (e *Entry) cut(sizes sizes, bodies string) error {
+	rest := int64(len(bodies))
+	for _, size := range append([]int64{sizes.body}, sizes.codings...) {
+		if size < 0 || size > rest {
+			rest = -1
+			break
+		}
+		rest -= size
+	}
+	if rest != 0 {
+		return fmt.Errorf("%w: entry with a body of %d bytes that should have %d, and %v in codings", ErrMalformed, len(bodies), sizes.body, sizes.codings)
+	}
+	all := []byte(bodies)
+	take := func(size int64) []byte {
+		if size == 0 {
+			return nil
+		}
+		part := all[:size:size]
+		all = all[size:]
+		return part
+	}
+	e.Body = take(sizes.body)
+	for i, size := range sizes.codings {
+		e.Codings[i].Body = take(size)
+	}
+	return nil
+}
+
 // decodeMetadata reads metadata however it is written.
-func decodeMetadata(line string) (*Entry, int64, error) {
+func decodeMetadata(line string) (*Entry, sizes, error) {
 	var metadata struct {
 		Ticket   string              `json:"ticket"`
 		Status   int                 `json:"status"`
@@ -47,27 +78,35 @@ func decodeMetadata(line string) (*Entry, int64, error) {
 		PushOnly bool                `json:"pushOnly"`
 		Header   map[string][]string `json:"header"`
 		Size     *int64              `json:"size"`
+		Codings  []namedSize         `json:"codings"`
 		Job      string              `json:"job"`
 		Why      string              `json:"why"`
 		Refusal  string              `json:"refusal"`
 	}
 	if err := json.Unmarshal([]byte(line), &metadata); err != nil {
-		return nil, 0, fmt.Errorf("%w: metadata: %w", ErrMalformed, err)
+		return nil, sizes{}, fmt.Errorf("%w: metadata: %w", ErrMalformed, err)
 	}
-	var size int64
+	var size sizes
 	if metadata.Size != nil {
-		size = *metadata.Size
+		size.body = *metadata.Size
+	}
+	var codings []Coding
+	for _, c := range metadata.Codings {
+		codings, size.codings = append(codings, Coding{Name: c.name}), append(size.codings, c.size)
 	}
 	switch {
 	case metadata.Ticket != EntryTicket(line):
-		return nil, 0, fmt.Errorf("%w: metadata with two tickets", ErrMalformed)
-	case metadata.Gone && (metadata.Status != 0 || len(metadata.Header) > 0 || size != 0):
-		return nil, 0, fmt.Errorf("%w: a tombstone with a status, header or body", ErrMalformed)
+		return nil, sizes{}, fmt.Errorf("%w: metadata with two tickets", ErrMalformed)
+	case metadata.Gone && (metadata.Status != 0 || len(metadata.Header) > 0 || size.body != 0 || len(codings) > 0):
+		return nil, sizes{}, fmt.Errorf("%w: a tombstone with a status, header or body", ErrMalformed)
 	case !metadata.Gone && (!isFinal(metadata.Status) || metadata.Size == nil):
-		return nil, 0, fmt.Errorf("%w: metadata %q without a status of a final response or without a size", ErrMalformed, excerpt(line))
+		return nil, sizes{}, fmt.Errorf("%w: metadata %q without a status of a final response or without a size", ErrMalformed, excerpt(line))
+	}
+	if err := checkCodings(codings); err != nil {
+		return nil, sizes{}, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
 	e := &Entry{
-		Ticket: metadata.Ticket, Status: metadata.Status, Gone: metadata.Gone, PushOnly: metadata.PushOnly,
+		Ticket: metadata.Ticket, Status: metadata.Status, Gone: metadata.Gone, PushOnly: metadata.PushOnly, Codings: codings,
 		Job: printable(metadata.Job), Why: printable(metadata.Why),
 	}
 	if e.Gone {
@@ -77,10 +116,30 @@ func decodeMetadata(line string) (*Entry, int64, error) {
 	e.Header = make(http.Header, len(metadata.Header))
 	for name, values := range metadata.Header {
 		if err := addDecoded(e.Header, name, values); err != nil {
-			return nil, 0, err
+			return nil, sizes{}, err
 		}
 	}
 	return e, size, nil
+}
+
+// namedSize is the name and the size of a coding: a JSON array of two.
+type namedSize struct {
+	name string
+	size int64
+}
+
+func (c *namedSize) UnmarshalJSON(text []byte) error {
+	var members []json.RawMessage
+	if err := json.Unmarshal(text, &members); err != nil {
+		return err
+	}
+	if len(members) != 2 {
+		return fmt.Errorf("a coding with %d members instead of its name and size", len(members))
+	}
+	if err := json.Unmarshal(members[0], &c.name); err != nil {
+		return err
+	}
+	return json.Unmarshal(members[1], &c.size)
 }
 
 // addDecoded adds a field of decoded metadata to a header.
@@ -109,30 +168,62 @@ func addDecoded(header http.Header, name string, values []string) error {
 // scanMetadata reads metadata that is written exactly as AppendEntry writes it,
 // several times faster than decodeMetadata. It fails for all other, and where it
 // doesn't fail, its result is that of decodeMetadata.
-func scanMetadata(line string) (e *Entry, size int64, ok bool) {
+func scanMetadata(line string) (e *Entry, size sizes, ok bool) {
 	s := scanner{rest: line[TicketOffset+TicketWidth+len(`"`):]}
 	e = &Entry{Ticket: EntryTicket(line)}
 	if s.skip(`,"gone":true`) {
 		e.Gone = true
-		return e, 0, s.origin(e)
+		return e, size, s.origin(e)
 	}
 	e.PushOnly = s.skip(`,"pushOnly":true`)
 	if !s.skip(`,"status":`) {
-		return nil, 0, false
+		return nil, size, false
 	}
 	status, ok := s.number()
 	if !ok || !isFinal(int(status)) {
-		return nil, 0, false
+		return nil, size, false
 	}
 	e.Status = int(status)
 	if !s.skip(`,"header":{`) {
-		return nil, 0, false
+		return nil, size, false
 	}
 	if e.Header, ok = s.header(); !ok || !s.skip(`,"size":`) {
-		return nil, 0, false
+		return nil, size, false
 	}
-	size, ok = s.number()
-	return e, size, ok && s.origin(e)
+	if size.body, ok = s.number(); !ok {
+		return nil, size, false
+	}
+	if e.Codings, size.codings, ok = s.codings(); !ok {
+		return nil, size, false
+	}
+	return e, size, s.origin(e)
+}
+
+// codings reads the names and sizes of codings, if there are any.
+func (s *scanner) codings() (codings []Coding, sizes []int64, ok bool) {
+	if !s.skip(`,"codings":[`) {
+		return nil, nil, true
+	}
+	for {
+		if !s.skip("[") {
+			return nil, nil, false
+		}
+		name, ok := s.string()
+		if !ok || !s.skip(",") {
+			return nil, nil, false
+		}
+		size, ok := s.number()
+		if !ok || !s.skip("]") {
+			return nil, nil, false
+		}
+		codings, sizes = append(codings, Coding{Name: name}), append(sizes, size)
+		if s.skip("]") {
+			return codings, sizes, checkCodings(codings) == nil
+		}
+		if !s.skip(",") {
+			return nil, nil, false
+		}
+	}
 }
 
 // origin reads where an entry comes from, up to its closing brace.
