@@ -87,6 +87,7 @@ func (p *Partition) sendClaims(wishes []Wish) ([]Claim, error) {
 	if len(reply) != 2+3*len(wishes) {
 		return nil, fmt.Errorf("claim script: %d values for %d wishes", len(reply), len(wishes))
 	}
+	p.memory.note(text(reply[0]), text(reply[1]), false)
 	claims := make([]Claim, len(wishes))
 	for i := range claims {
 		granted := reply[2+3*i:]

@@ -69,8 +69,16 @@ for _ = 1, tonumber(ARGV[7]) do
 end
 
 local tail = nil
+local function last_record()
+  if not tail then
+    local there = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
+    tail = there and there[1] or '0-0'
+  end
+  return tail
+end
 local function record(op, what)
-  tail = redis.call('XADD', log, 'MAXLEN', '~', log_length, '*', 'key', op.key, 'ticket', op.ticket, 'op', what)
+  tail = redis.call('XADD', log, 'MAXLEN', '~', log_length, '*',
+    'prev', last_record(), 'key', op.key, 'ticket', op.ticket, 'op', what)
 end
 local function want(op, due, cause)
   redis.call('ZADD', pending, fixed(due), op.key)
@@ -285,10 +293,6 @@ for i, op in ipairs(ops) do
     reply[i + 2] = does[op.kind](op)
   end
 end
-if not tail then
-  local entries = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)
-  if entries[1] then tail = entries[1][1] end
-end
-reply[2] = tail or '0-0'
+reply[2] = last_record()
 return reply
 `

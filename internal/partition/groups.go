@@ -70,7 +70,8 @@ const markScript = `
 local groups, marks, walks = KEYS[2], KEYS[3], KEYS[4]
 local life, most = tonumber(ARGV[4]), tonumber(ARGV[5])
 local mark = tick()
-local reply = {incarnation, mark, ''}
+local there = redis.call('XREVRANGE', KEYS[5], '+', '-', 'COUNT', 1)[1]
+local reply = {incarnation, mark, there and there[1] or '0-0'}
 local function change(group, limit, job)
   redis.call('ZADD', marks, mark, group)
   local members = redis.call('ZRANGEBYLEX', groups, '[' .. group .. '\t', '(' .. group .. '\n', 'LIMIT', 0, limit + 1)
@@ -86,7 +87,7 @@ local function change(group, limit, job)
     end
   end
   reply[#reply + 1] = keys
-  redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[6], '*', 'group', group, 'ticket', mark, 'op', 'group')
+  reply[3] = redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[6], '*', 'prev', reply[3], 'group', group, 'ticket', mark, 'op', 'group')
   return #keys
 end
 local a = 7
@@ -95,7 +96,6 @@ while a <= #ARGV do
   for i = a + 3, a + 2 + count do room = room - change(ARGV[i], room, job) end
   a = a + 3 + count
 end
-local tail = redis.call('XREVRANGE', KEYS[5], '+', '-', 'COUNT', 1)[1]
 redis.call('ZREMRANGEBYSCORE', marks, '-inf', '(' .. fixed(math.max(0, last - life, now - life)))
 local excess = redis.call('ZCARD', marks) - most
 if excess > 0 then
@@ -103,7 +103,6 @@ if excess > 0 then
   redis.call('HSET', meta, 'unmarked', fixed(tonumber(oldest[2])))
   redis.call('ZREMRANGEBYRANK', marks, 0, excess - 1)
 end
-reply[3] = tail and tail[1] or '0-0'
 return reply
 `
 

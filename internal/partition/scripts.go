@@ -8,7 +8,7 @@ import (
 )
 
 // Version is the version of the layout in Redis that this package reads and writes. It is recorded in every partition.
-const Version = 2
+const Version = 3
 
 // Guards switches single safeguards off. Only tests do that, to see the violation that the safeguard prevents.
 type Guards struct {
@@ -20,6 +20,9 @@ type Guards struct {
 
 	// NoMarks lets an entry into a group that has changed since the entry was asked for, without a further render.
 	NoMarks bool
+
+	// NoPredecessors follows the change log without looking whether a record is missing.
+	NoPredecessors bool
 
 	// LateTickets takes the ticket of a render after the application answered instead of before it was asked.
 	LateTickets bool
