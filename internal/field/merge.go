@@ -58,6 +58,10 @@ func Merge(dst, src http.Header) {
 	}
 }
 
+// Joins says whether [Merge] joins the values of a field that both headers have,
+// instead of replacing those of dst.
+func Joins(name string) bool { return listKind(name) != single }
+
 // kind says what becomes of a field that both headers have.
 type kind int
 

@@ -174,6 +174,21 @@ func Reserved(prefix string) Problem {
 		Detail: fmt.Sprintf("targets that begin with %q are reserved, and there is none like this (option ReservedPrefix)", prefix)}
 }
 
+// PreconditionFailed: a precondition of the request, If-Match or
+// If-Unmodified-Since, is false.
+func PreconditionFailed() Problem {
+	return Problem{Type: "precondition-failed", Title: "A precondition is false", Status: http.StatusPreconditionFailed,
+		Detail: "the current representation is not one that If-Match or If-Unmodified-Since asks for"}
+}
+
+// RangeNotSatisfiable: none of the ranges that the request asks for is in a
+// content of this size.
+func RangeNotSatisfiable(size int) Problem {
+	return Problem{Type: "range-not-satisfiable", Title: "The range cannot be satisfied", Status: http.StatusRequestedRangeNotSatisfiable,
+		Detail:  fmt.Sprintf("the selected representation has %d bytes, and none of the ranges begins within them", size),
+		Members: []Member{{"size", size}}}
+}
+
 // Draining: the server is being shut down.
 func Draining() Problem {
 	return Problem{Type: "draining", Title: "The server is shutting down", Status: http.StatusServiceUnavailable,

@@ -51,6 +51,8 @@ var catalogue = []struct {
 	{problem.Expired(), "expired", 503, []string{"not carried out"}},
 	{problem.Lost(), "entry-lost", 503, []string{"entry"}},
 	{problem.Misconfigured("an option is missing"), "misconfigured", 500, []string{"an option is missing"}},
+	{problem.PreconditionFailed(), "precondition-failed", 412, []string{"If-Match", "If-Unmodified-Since"}},
+	{problem.RangeNotSatisfiable(100), "range-not-satisfiable", 416, []string{"100 bytes"}},
 	{problem.Draining(), "draining", 503, []string{"not carried out"}},
 }
 
