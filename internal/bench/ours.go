@@ -69,7 +69,7 @@ func (o *ours) do(ctx context.Context, request string) (string, error) {
 		default:
 		}
 	}
-	return reply, err
+	return reply.Text, err
 }
 
 // take fetches jobs for free slots.

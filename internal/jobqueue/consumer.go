@@ -138,22 +138,25 @@ func (c *Consumer) Decide(ctx context.Context, d *Delivery, reply, owed string) 
 	return c.settles.Do(ctx, settle{"decide", reply, owed, d})
 }
 
-// Release sends the held reply and acknowledges the job.
-func (c *Consumer) Release(ctx context.Context, d *Delivery) (bool, error) {
-	return c.settles.Do(ctx, settle{"release", "", "", d})
+// Release sends the held reply and acknowledges the job. log is what the reply says of the change logs; see Reply.
+func (c *Consumer) Release(ctx context.Context, d *Delivery, log string) (bool, error) {
+	return c.settles.Do(ctx, settle{"release", log, "", d})
 }
 
 // Finish sends the reply of a job that owes nothing and acknowledges the job.
 func (c *Consumer) Finish(ctx context.Context, d *Delivery, reply string) (bool, error) {
-	return c.settles.Do(ctx, settle{"finish", reply, "", d})
+	return c.settles.Do(ctx, settle{"finish", Reply{Text: reply}.record(), "", d})
 }
 
-// Bury makes the job a dead letter and answers it with the reply. drift marks one that may have been carried out, so that
+// Bury makes the job a dead letter and answers it with the reply, unless that is empty. drift marks one that may have been carried out, so that
 // the cache may have drifted from the application.
 func (c *Consumer) Bury(ctx context.Context, d *Delivery, reply, reason string, drift bool) (bool, error) {
 	kind := "bury"
 	if drift {
 		kind = "lose"
+	}
+	if reply != "" {
+		reply = Reply{Text: reply}.record()
 	}
 	return c.settles.Do(ctx, settle{kind, reply, reason, d})
 }

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -56,6 +57,20 @@ type Job struct {
 	Remote   string
 	Request  string // the encoded request, see package message
 	Deadline int64  // in µs of Redis's clock; set by the producer
+}
+
+// A Reply is the answer to a job. In Redis it is a line with Log, then Text.
+type Reply struct {
+	Log  string // how far the change logs have come that the job has written to, see partition.Reach; "" if it has written nothing
+	Text string // the encoded response, see package message
+}
+
+func (r Reply) record() string { return r.Log + "\n" + r.Text }
+
+// parseReply reads the record of a reply. One without a line of its own has no text, which is no response.
+func parseReply(record string) Reply {
+	log, text, _ := strings.Cut(record, "\n")
+	return Reply{log, text}
 }
 
 type keys struct {

@@ -103,7 +103,7 @@ func do(p *jobqueue.Producer, ctx context.Context, request string, wait time.Dur
 	answers := make(chan answer, 1)
 	go func() {
 		reply, err := p.Do(ctx, jobqueue.Job{ID: jobqueue.NewID(), Scheme: "http", Remote: "192.0.2.9:1", Request: request}, wait)
-		answers <- answer{reply, err}
+		answers <- answer{reply.Text, err}
 	}()
 	return answers
 }
@@ -264,7 +264,7 @@ func TestADecidedJobIsReleasedWithItsHeldReply(t *testing.T) {
 		if mine := f.mine(c); len(mine) != 1 || !mine[0].Decided || mine[0].Owed != "owed" || mine[0].First() {
 			t.Fatalf("%+v", mine)
 		}
-		moved, err := c.Release(context.Background(), d)
+		moved, err := c.Release(context.Background(), d, "0:7-0")
 		ok(t, moved, err)
 		if got := <-answers; got != (answer{"held", nil}) {
 			t.Errorf("%+v", got)

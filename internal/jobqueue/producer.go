@@ -67,7 +67,7 @@ type waiter struct {
 
 // An outcome is what a caller is told: a reply, or why there will be none.
 type outcome struct {
-	reply string
+	reply Reply
 	err   error
 }
 
@@ -176,9 +176,9 @@ func (p *Producer) learn(s status) {
 
 // Do enqueues a job and waits for its reply until the time is up or ctx ends; then it withdraws the job. The errors are
 // those of this package.
-func (p *Producer) Do(ctx context.Context, job Job, wait time.Duration) (string, error) {
+func (p *Producer) Do(ctx context.Context, job Job, wait time.Duration) (Reply, error) {
 	if err := p.Admit(ctx); err != nil {
-		return "", err
+		return Reply{}, err
 	}
 	redisTime, _ := p.clock.now()
 	job.Deadline = redisTime + wait.Microseconds()
@@ -186,7 +186,7 @@ func (p *Producer) Do(ctx context.Context, job Job, wait time.Duration) (string,
 
 	waiter, err := p.register(job.ID)
 	if err != nil {
-		return "", err
+		return Reply{}, err
 	}
 	defer p.forget(job.ID)
 
@@ -203,7 +203,7 @@ func (p *Producer) Do(ctx context.Context, job Job, wait time.Duration) (string,
 		case <-timer.C:
 			if left := time.Until(begin.Add(wait)); left > 0 {
 				if call.GiveUp() {
-					return "", fmt.Errorf("%w: it takes no jobs", ErrUnavailable)
+					return Reply{}, fmt.Errorf("%w: it takes no jobs", ErrUnavailable)
 				}
 				timer.Reset(left)
 				continue
@@ -215,31 +215,31 @@ func (p *Producer) Do(ctx context.Context, job Job, wait time.Duration) (string,
 }
 
 // giveUp withdraws a job. A reply that arrives meanwhile is still taken.
-func (p *Producer) giveUp(id string, call batch.Call[Job, enqueued], until time.Time, waiter <-chan outcome) (string, error) {
+func (p *Producer) giveUp(id string, call batch.Call[Job, enqueued], until time.Time, waiter <-chan outcome) (Reply, error) {
 	at, err := enqueuedAt(call, until)
 	if err != nil {
-		return "", err
+		return Reply{}, err
 	}
 	if at == "" {
 		at, _ = p.taken(id)
 	}
 	if at == "" {
-		return "", fmt.Errorf("%w: Redis did not answer when it was enqueued", ErrUnknown)
+		return Reply{}, fmt.Errorf("%w: Redis did not answer when it was enqueued", ErrUnknown)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), p.config.Timeout)
 	defer cancel()
 	fate, err := p.withdrawals.Do(ctx, [2]string{id, at})
 	switch {
 	case err != nil:
-		return "", fmt.Errorf("%w: it could not be withdrawn: %w", ErrUnknown, err)
+		return Reply{}, fmt.Errorf("%w: it could not be withdrawn: %w", ErrUnknown, err)
 	case fate == "withdrawn":
 		// A Redis that was replaced may have forgotten that a worker took the job.
 		if _, taker := p.taken(id); taker != "" && p.identity(ctx) != taker {
-			return "", fmt.Errorf("%w: Redis was restarted or replaced", ErrUnknown)
+			return Reply{}, fmt.Errorf("%w: Redis was restarted or replaced", ErrUnknown)
 		}
-		return "", ErrWithdrawn
+		return Reply{}, ErrWithdrawn
 	case fate == "started":
-		return "", ErrRunning
+		return Reply{}, ErrRunning
 	}
 	// The job is finished, so its reply was stored before: it is on its way to us, or it is lost.
 	select {
@@ -247,7 +247,7 @@ func (p *Producer) giveUp(id string, call batch.Call[Job, enqueued], until time.
 		return o.reply, o.err
 	case <-ctx.Done():
 	}
-	return "", fmt.Errorf("%w: it is no longer in the queue", ErrUnknown)
+	return Reply{}, fmt.Errorf("%w: it is no longer in the queue", ErrUnknown)
 }
 
 // taken returns what is known of Redis's taking a job that somebody waits for: its stream id, and the identity of the Redis;
@@ -369,7 +369,7 @@ func (p *Producer) deliver(messages []redis.XMessage) {
 	for _, message := range messages {
 		p.read = message.ID
 		for id, reply := range message.Values {
-			p.tell(id, outcome{reply: text(reply)})
+			p.tell(id, outcome{reply: parseReply(text(reply))})
 		}
 	}
 }

@@ -237,9 +237,9 @@ return reply
 //	ARGV[6…] for each job: kind, stream id, deliveries, job id, index in KEYS of its stream of replies, first, second
 //
 //	decide    the application has answered: first is the reply, to be held; second is what is owed before its release
-//	release   the held reply is sent, the job acknowledged
-//	finish    decide and release in one, for a job that owes nothing: first is the reply
-//	bury      the job becomes a dead letter: first is the reply, second the reason
+//	release   the held reply is sent, the job acknowledged: first is what the reply says of the change logs
+//	finish    decide and release in one, for a job that owes nothing: first is the record of the reply
+//	bury      the job becomes a dead letter: first is the record of the reply or '', second the reason
 //	lose      the same for one that may have been carried out: the cache may have drifted from the application
 //
 //	returns the indexes, from 0, of the jobs that the worker does not own (any more)
@@ -276,9 +276,9 @@ does.decide = function(id, job, stream, first, second)
   redis.call('HSET', held, id, first)
   redis.call('HSET', owed, id, second)
 end
-does.release = function(id, job, stream)
+does.release = function(id, job, stream, first)
   local reply = redis.call('HGET', held, id)
-  if reply then answer(stream, job, reply) end
+  if reply then answer(stream, job, first .. '\n' .. reply) end
   decided[#decided + 1] = id
   acknowledge(id)
 end

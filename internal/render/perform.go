@@ -137,6 +137,25 @@ func (r *Renderer) Perform(ctx context.Context, work Work) ([]Result, error) {
 	return results, nil
 }
 
+// Reach returns how far the change logs have come in the partitions of work that Perform has done, with the results it has
+// given: who has read them up to there sees all of it.
+func (r *Renderer) Reach(work Work, results []Result) partition.Reach {
+	if len(work.Groups) > 0 {
+		return r.config.Store.Reach() // a group may have members anywhere
+	}
+	keys := make([]string, 0, len(results)+len(work.Writes))
+	for _, result := range results {
+		keys = append(keys, result.Key)
+	}
+	for _, op := range work.Writes {
+		keys = append(keys, op.Key)
+	}
+	if len(keys) == 0 {
+		return nil
+	}
+	return r.config.Store.Reach(keys...)
+}
+
 // Stamp gives the writes that come to stay where they are the last, OpOverwrite and OpErase, their place in the order: a
 // ticket each. It is called before the work is recorded anywhere, so that doing the work twice, late, or by another
 // process does not undo what has followed it.

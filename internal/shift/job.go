@@ -12,6 +12,7 @@ import (
 	"github.com/itscales/scales/internal/invoke"
 	"github.com/itscales/scales/internal/jobqueue"
 	"github.com/itscales/scales/internal/message"
+	"github.com/itscales/scales/internal/partition"
 	"github.com/itscales/scales/internal/problem"
 	"github.com/itscales/scales/internal/step"
 )
@@ -174,16 +175,16 @@ func (s *shift) settle(d *jobqueue.Delivery, reply *message.Response, owed step.
 		switch {
 		case !decide():
 			s.pend(d, owed.Rest()) // its writes are dropped, but what it named is rendered
-		case s.pay(d, owed):
-			s.release(d)
+		default:
+			s.payAndRelease(d, owed)
 		}
 		return
 	}
 	decided := make(chan bool, 1)
 	go func() { decided <- decide() }()
-	paid := s.pay(d, owed)
+	log, paid := s.pay(d, owed)
 	if <-decided && paid {
-		s.release(d)
+		s.release(d, log)
 	}
 }
 
@@ -199,20 +200,25 @@ func (s *shift) finishDecided(d *jobqueue.Delivery) {
 		s.Logger.Error("scales: what a job owes cannot be decoded; the cache may have drifted", "job", d.ID, "error", err)
 	}
 	owed.Work.Job = d.ID
-	if s.pay(d, owed) {
-		s.release(d)
+	s.payAndRelease(d, owed)
+}
+
+func (s *shift) payAndRelease(d *jobqueue.Delivery, owed step.Owed) {
+	if log, ok := s.pay(d, owed); ok {
+		s.release(d, log)
 	}
 }
 
-// pay does what a job owes to the cache.
-func (s *shift) pay(d *jobqueue.Delivery, owed step.Owed) bool {
+// pay does what a job owes to the cache, and returns how far the change logs have come with that.
+func (s *shift) pay(d *jobqueue.Delivery, owed step.Owed) (log partition.Reach, ok bool) {
 	if !owed.Pending.Empty() && !s.pend(d, owed.Pending) {
-		return false
+		return nil, false
 	}
-	if _, err := s.Renderer.Perform(s.ended, owed.Work); err != nil {
-		return false
+	results, err := s.Renderer.Perform(s.ended, owed.Work)
+	if err != nil {
+		return nil, false
 	}
-	return true
+	return s.Renderer.Reach(owed.Work, results), true
 }
 
 // pend has something rendered in the background.
@@ -220,8 +226,8 @@ func (s *shift) pend(d *jobqueue.Delivery, what step.Pending) bool {
 	return s.retry(d, "make keys pending", func() (bool, error) { return true, s.Pend(s.ended, d.ID, what) })
 }
 
-func (s *shift) release(d *jobqueue.Delivery) {
-	s.retry(d, "release", func() (bool, error) { return s.Consumer.Release(s.ended, d) })
+func (s *shift) release(d *jobqueue.Delivery, log partition.Reach) {
+	s.retry(d, "release", func() (bool, error) { return s.Consumer.Release(s.ended, d, log.String()) })
 }
 
 func (s *shift) finish(d *jobqueue.Delivery, reply *message.Response) {
