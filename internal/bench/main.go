@@ -43,8 +43,8 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	execute := run
-	if slices.Equal(os.Args[1:], []string{workerArgument}) {
-		execute = func(ctx context.Context, _ []string, out io.Writer) error { return runWorker(ctx, os.Stdin, out) }
+	if child := children[strings.Join(os.Args[1:], " ")]; child != nil {
+		execute = func(ctx context.Context, _ []string, out io.Writer) error { return child(ctx, os.Stdin, out) }
 	}
 	switch err := execute(ctx, os.Args[1:], os.Stdout); {
 	case errors.Is(err, flag.ErrHelp):
@@ -57,6 +57,12 @@ func main() {
 	}
 }
 
+// children are what this program does when it has started itself.
+var children = map[string]func(ctx context.Context, in io.Reader, out io.Writer) error{
+	workerArgument: runWorker,
+	readerArgument: runReader,
+}
+
 // A benchmark is what -run names.
 type benchmark struct {
 	run    func(context.Context, settings) error
@@ -64,6 +70,7 @@ type benchmark struct {
 }
 
 var benchmarks = map[string]benchmark{
+	"get":   {benchGet, 2 * time.Second},
 	"queue": {benchQueue, 2 * time.Second},
 	"storm": {benchStorm, 0},
 	"group": {benchGroup, 5 * time.Second},

@@ -5,16 +5,15 @@ import (
 	"errors"
 	"os"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 
 	"github.com/itscales/scales/internal/redistest"
 )
 
-// TestMain is also the worker processes of all benchmarks: they are this binary, started once more.
+// TestMain is also the child processes of all benchmarks: they are this binary, started once more.
 func TestMain(m *testing.M) {
-	if slices.Equal(os.Args[1:], []string{workerArgument}) {
+	if children[strings.Join(os.Args[1:], " ")] != nil {
 		main()
 		return
 	}

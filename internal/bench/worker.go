@@ -7,9 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
-	"os/exec"
-	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -124,52 +121,13 @@ func reportTallies(input *json.Decoder, output *json.Encoder, app application) e
 	}
 }
 
-// A workerProcess is this program, started once more.
-type workerProcess struct {
-	command *exec.Cmd
-	input   io.WriteCloser
-	orders  *json.Encoder
-	replies *json.Decoder
-	ended   chan struct{} // closed when the process has ended, after err is set
-	err     error
-}
+// A workerProcess is this program, started once more to work.
+type workerProcess struct{ *child }
 
 // startWorker starts a worker process, which is killed when ctx ends.
 func startWorker(ctx context.Context, o order) (*workerProcess, error) {
-	program, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	p := &workerProcess{command: exec.CommandContext(ctx, program, workerArgument), ended: make(chan struct{})}
-	p.command.Stderr = os.Stderr
-	p.command.SysProcAttr = diesWithParent()
-	output, err := p.command.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if p.input, err = p.command.StdinPipe(); err != nil {
-		return nil, err
-	}
-	p.orders, p.replies = json.NewEncoder(p.input), json.NewDecoder(output)
-	started := make(chan error)
-	go func() {
-		// On Linux the child dies with the thread that started it, so that thread stays ours.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		defer close(p.ended)
-		err := p.command.Start()
-		started <- err
-		if err == nil {
-			p.err = p.command.Wait()
-		}
-	}()
-	if err := <-started; err != nil {
-		return nil, fmt.Errorf("start a worker process: %w", err)
-	}
-	if err := p.orders.Encode(o); err != nil {
-		return nil, errors.Join(fmt.Errorf("order of a worker process: %w", err), p.close())
-	}
-	return p, nil
+	c, err := startChild(ctx, workerArgument, o)
+	return &workerProcess{c}, err
 }
 
 // tally asks the process how often it has called the application.
@@ -181,33 +139,4 @@ func (p *workerProcess) tally() (t tally, err error) {
 		return t, fmt.Errorf("tally of a worker process: %w", err)
 	}
 	return t, nil
-}
-
-// died says how the process has ended, or nil.
-func (p *workerProcess) died() error {
-	select {
-	case <-p.ended:
-		return fmt.Errorf("a worker process has ended: %v", p.err)
-	default:
-		return nil
-	}
-}
-
-// close lets the process finish and waits until it has ended, for longer than a worker drains.
-func (p *workerProcess) close() error {
-	const patience = 40 * time.Second
-	_ = p.input.Close() // an error says that the process has gone
-	timer := time.NewTimer(patience)
-	defer timer.Stop()
-	select {
-	case <-p.ended:
-	case <-timer.C:
-		_ = p.command.Process.Kill() // an error says that it has ended
-		<-p.ended
-		return fmt.Errorf("a worker process had to be killed %v after its input had ended", patience)
-	}
-	if p.err != nil {
-		return fmt.Errorf("a worker process has ended: %w", p.err)
-	}
-	return nil
 }
