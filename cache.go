@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -17,6 +18,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/itscales/scales/internal/canonical"
+	"github.com/itscales/scales/internal/coding"
 	"github.com/itscales/scales/internal/field"
 	"github.com/itscales/scales/internal/message"
 	"github.com/itscales/scales/internal/outage"
@@ -36,6 +38,8 @@ type Cache struct {
 	rules  *canonical.Rules
 	store  *partition.Store
 
+	codings *coding.Encoder
+
 	// httpServer is what handlers find under http.ServerContextKey; without it httputil.ReverseProxy hides that an
 	// upstream broke. It serves nothing.
 	httpServer *http.Server
@@ -48,6 +52,7 @@ type Cache struct {
 	closed bool
 	closes []func()
 	kicks  map[*render.Renderer]struct{} // renderers of this process that look for pending keys
+	copies map[*reader]struct{}          // readers of this process that have a local copy
 }
 
 // NewCache returns a cache in the Redis that rdb talks to. It does no I/O, and rdb is never closed by Scales.
@@ -71,7 +76,12 @@ func NewCache(rdb redis.UniversalClient, opts ...CacheOption) (*Cache, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Cache{rdb: rdb, config: config, origin: origin, rules: rules, kicks: make(map[*render.Renderer]struct{})}
+	codings, err := coding.New(config.codings)
+	if err != nil {
+		return nil, fmt.Errorf("scales: options Codings, CodingMinSize, CodingTypes: %w", err)
+	}
+	c := &Cache{rdb: rdb, config: config, origin: origin, rules: rules, kicks: make(map[*render.Renderer]struct{}), copies: make(map[*reader]struct{})}
+	c.codings = codings
 	c.outage = outage.New(config.logger, "Redis")
 	c.httpServer = &http.Server{ErrorLog: slog.NewLogLogger(config.logger.Handler(), slog.LevelWarn)}
 	c.store = partition.New(partition.Config{
@@ -373,7 +383,15 @@ func (c *Cache) commit(ctx context.Context, operations []partition.Operation) er
 		p := c.store.Of(op.Key)
 		byPartition[p] = append(byPartition[p], op)
 	}
-	var problems []error
+	var (
+		problems []error
+		written  []string // keys that have changed
+	)
+	for _, op := range operations {
+		if op.Kind != partition.OpPend {
+			written = append(written, op.Key)
+		}
+	}
 	for p, group := range byPartition {
 		for part := range partition.Parts(group) {
 			commit, err := p.Commit(ctx, part)
@@ -392,7 +410,20 @@ func (c *Cache) commit(ctx context.Context, operations []partition.Operation) er
 		}
 	}
 	c.kickRenderers()
+	if len(written) > 0 {
+		c.reach(ctx, c.store.Reach(written...))
+	}
 	return errors.Join(problems...)
+}
+
+// reach returns when the local copies of this process show what the change logs have up to there.
+func (c *Cache) reach(ctx context.Context, reach partition.Reach) {
+	c.mu.Lock()
+	readers := slices.Collect(maps.Keys(c.copies))
+	c.mu.Unlock()
+	for _, rd := range readers {
+		rd.reach(ctx, reach)
+	}
 }
 
 // pend has something rendered in the background that a job has named. What finds no room is logged: only an outage is an

@@ -14,6 +14,7 @@ import (
 	"github.com/itscales/scales/internal/invoke"
 	"github.com/itscales/scales/internal/problem"
 	"github.com/itscales/scales/internal/render"
+	"github.com/itscales/scales/internal/representation"
 	"github.com/itscales/scales/internal/step"
 )
 
@@ -34,17 +35,19 @@ func CacheFirst(cache *Cache, opts ...CacheFirstOption) func(http.Handler) http.
 	if cache == nil {
 		panic("scales: CacheFirst: nil cache")
 	}
-	config := cacheFirstConfig{render: defaultRenderConfig()}
+	config := cacheFirstConfig{read: defaultReadConfig(), render: defaultRenderConfig()}
 	for _, o := range opts {
 		o.applyCacheFirst(&config)
 	}
 	var r require
+	config.read.validate(&r)
 	config.render.validate(&r, cache.config.tombstoneLife)
 	if err := r.err(); err != nil {
 		panic(err)
 	}
 	return func(next http.Handler) http.Handler {
 		f := &cacheFirst{cache: cache, next: next, rules: cache.stepRules(), single: config.app == nil}
+		f.reader = cache.newReader(config.read)
 		f.patience = config.render.timeout + cache.config.timeout
 		app := config.app
 		if app == nil {
@@ -62,6 +65,7 @@ type cacheFirst struct {
 	cache    *Cache
 	next     http.Handler
 	rules    *step.Rules
+	reader   *reader
 	renderer *render.Renderer
 	single   bool          // renders go through next
 	patience time.Duration // how long a response waits for renders
@@ -84,8 +88,7 @@ func (f *cacheFirst) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (f *cacheFirst) read(w http.ResponseWriter, r *http.Request) {
 	if key, err := f.cache.rules.Request(r); err == nil {
-		if entry, err := f.cache.read(r.Context(), key); err == nil {
-			writeEntry(w, r, entry)
+		if f.reader.answer(w, r, key) == nil {
 			return
 		}
 	}
@@ -102,7 +105,10 @@ func (f *cacheFirst) change(w http.ResponseWriter, r *http.Request) {
 	f.noteMount(r)
 	f.start.Do(f.tend)
 	writer := newJobWriter(f.cache, "")
-	result := invoke.Serve(f.next, r.WithContext(writer.with(r.Context())), maxHeld)
+	asked := r.WithContext(writer.with(r.Context()))
+	asked.Header = r.Header.Clone()
+	representation.TakeSuffixes(asked.Header)
+	result := invoke.Serve(f.next, asked, maxHeld)
 	scheme := "http"
 	if r.TLS != nil {
 		scheme = "https"
@@ -144,9 +150,12 @@ func (f *cacheFirst) pay(ctx context.Context, owed step.Owed) {
 		f.cache.config.logger.Error("scales: what a request has pushed is rendered instead: it could not be ordered", "error", err)
 		owed.Work = owed.Work.Rendered()
 	}
-	if _, err := f.renderer.Perform(ctx, owed.Work); err != nil {
+	results, err := f.renderer.Perform(ctx, owed.Work)
+	if err != nil {
 		f.cache.config.logger.Error("scales: what a request owes could not be done; the cache may have drifted", "error", err)
+		return
 	}
+	f.cache.reach(ctx, f.renderer.Reach(owed.Work, results))
 }
 
 // tend starts the background renders of this process; they end with the cache.

@@ -11,6 +11,7 @@ import (
 	"github.com/itscales/scales/internal/field"
 	"github.com/itscales/scales/internal/message"
 	"github.com/itscales/scales/internal/partition"
+	"github.com/itscales/scales/internal/representation"
 )
 
 // An Entry is the stored representation of a resource.
@@ -142,6 +143,9 @@ func (c *Cache) operation(key string, e Entry, job string, floor func(*partition
 		return op, fmt.Errorf("%w: %s: %d bytes are over the limit of %d (option MaxEntrySize)", ErrNotStorable, key, len(e.Body), c.config.maxEntry)
 	}
 	header := e.Header.Clone()
+	if header == nil {
+		header = make(http.Header)
+	}
 	if verdict, reason := field.Storable(e.Status, header); verdict != field.Store {
 		return op, fmt.Errorf("%w: %s: status %d: %s", ErrNotStorable, key, e.Status, reason)
 	}
@@ -154,9 +158,11 @@ func (c *Cache) operation(key string, e Entry, job string, floor func(*partition
 		return op, fmt.Errorf("%w: %s: %w", ErrNotStorable, key, err)
 	}
 	op.Groups = c.rules.Groups(key, groups)
-	value, err := message.AppendEntry(nil, &message.Entry{
+	stored := message.Entry{
 		Ticket: op.Ticket, Status: e.Status, Header: header, Body: e.Body, PushOnly: e.PushOnly, Job: job, Why: op.Cause.Why,
-	})
+	}
+	representation.Complete(&stored, c.codings)
+	value, err := message.AppendEntry(nil, &stored)
 	if err != nil {
 		return op, fmt.Errorf("%w: %s: %w", ErrNotStorable, key, err)
 	}

@@ -222,7 +222,7 @@ func ExampleCache_Push() {
 	// Output:
 	// GET /vienna.json: 200 {"degrees":21}
 	// HEAD /graz.json: 404
-	// 200 max-age=60 [Cache-Control Content-Type]
+	// 200 max-age=60 [Cache-Control Content-Type Etag]
 }
 
 // connect starts an embedded Redis and connects to it. A program has a real one: redis.NewClient, redis.NewFailoverClient

@@ -72,6 +72,7 @@ func (w *Worker) Fill(ctx context.Context, keys iter.Seq2[string, error], opts .
 	f.logResumed()
 	through := walk{walkConfig: config.walk, parallel: config.parallel, do: f.one}
 	err = through.run(ctx, w.cache.canonicalKeys(keys))
+	w.cache.reach(ctx, w.cache.store.Reach())
 	report := f.report
 	report.Elapsed = time.Since(f.start)
 	switch {

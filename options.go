@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"github.com/itscales/scales/internal/canonical"
+	"github.com/itscales/scales/internal/coding"
 	"github.com/itscales/scales/internal/jobqueue"
+	"github.com/itscales/scales/internal/localcopy"
 	"github.com/itscales/scales/internal/partition"
 	"github.com/itscales/scales/internal/render"
 )
@@ -35,6 +37,11 @@ type (
 		FillOption
 		VerifyOption
 	}
+	// A ReadOption shapes whoever reads for clients: a Server or the CacheFirst middleware.
+	ReadOption interface {
+		ServerOption
+		CacheFirstOption
+	}
 	// A RenderOption shapes whoever renders: a Worker or the CacheFirst middleware.
 	RenderOption interface {
 		WorkerOption
@@ -51,6 +58,7 @@ type (
 	verifyOption     func(*verifyConfig)
 	walkOption       func(*walkConfig)
 	renderOption     func(*renderConfig)
+	readOption       func(*readConfig)
 )
 
 func (o cacheOption) applyCache(c *cacheConfig)                { o(c) }
@@ -63,6 +71,8 @@ func (o walkOption) applyFill(c *fillConfig)                   { o(&c.walk) }
 func (o walkOption) applyVerify(c *verifyConfig)               { o(&c.walk) }
 func (o renderOption) applyWorker(c *workerConfig)             { o(&c.render) }
 func (o renderOption) applyCacheFirst(c *cacheFirstConfig)     { o(&c.render) }
+func (o readOption) applyServer(c *serverConfig)               { o(&c.read) }
+func (o readOption) applyCacheFirst(c *cacheFirstConfig)       { o(&c.read) }
 
 type cacheConfig struct {
 	namespace     string
@@ -78,6 +88,7 @@ type cacheConfig struct {
 	logLength     int
 	timeout       time.Duration
 	claimLease    time.Duration
+	codings       coding.Config
 	logger        *slog.Logger
 
 	guards      partition.Guards // tests only
@@ -89,6 +100,7 @@ func defaultCacheConfig() cacheConfig {
 		namespace: "scales", partitions: 1, origin: "http://localhost", queryAll: true,
 		maxKey: 2048, maxEntry: 8 << 20, maxEntries: 10_000_000, tombstoneLife: 10 * time.Minute, logLength: 100_000,
 		timeout: time.Second, claimLease: 5 * time.Second, logger: slog.Default(),
+		codings: coding.Config{Names: coding.DefaultNames(), MinSize: coding.DefaultMinSize, Types: coding.DefaultTypes()},
 	}
 }
 
@@ -167,6 +179,25 @@ func ClaimLease(d time.Duration) CacheOption {
 	return cacheOption(func(c *cacheConfig) { c.claimLease = d })
 }
 
+// Codings names the content codings in which entries are stored besides the plain body, so that a server only has to choose:
+// "br", "zstd" and "gzip". Default all three; without names none. A coding that saves nothing is left out. It is what is
+// written from now on that has them: after a change of this option a Fill makes the others.
+func Codings(names ...string) CacheOption {
+	return cacheOption(func(c *cacheConfig) { c.codings.Names = names })
+}
+
+// CodingMinSize sets from how many bytes on a body is stored in content codings. Default 1024: what leaves
+// in one packet arrives no earlier for being smaller.
+func CodingMinSize(bytes int) CacheOption {
+	return cacheOption(func(c *cacheConfig) { c.codings.MinSize = bytes })
+}
+
+// CodingTypes names the media types whose bodies are stored in content codings: "text/html", "text/*" for all of a type,
+// "*/*+json" for all with a suffix. Default are those of text: text/*, JSON, XML, JavaScript, SVG and the like.
+func CodingTypes(types ...string) CacheOption {
+	return cacheOption(func(c *cacheConfig) { c.codings.Types = types })
+}
+
 // Logger sets where the Cache, and whatever uses it, logs. Default slog.Default().
 func Logger(l *slog.Logger) CacheOption {
 	return cacheOption(func(c *cacheConfig) { c.logger = l })
@@ -214,7 +245,28 @@ func (c *cacheConfig) validate() (*url.URL, *canonical.Rules, error) {
 	return origin, rules, r.err()
 }
 
+type readConfig struct {
+	localCopy int64
+
+	guards localcopy.Guards // tests only
+}
+
+func defaultReadConfig() readConfig { return readConfig{localCopy: 64 << 20} }
+
+// LocalCopy limits the copy of entries that a Server, or a CacheFirst middleware, keeps in its own memory, in bytes. What is
+// in it is served without asking Redis, and goes on to be served while Redis is away. It is filled by reads, or by
+// Server.Warm, and kept current by the change log: a change that the process itself has made is seen at once, that of
+// another after the time a message takes. It needs a connection to Redis for each partition. 0 turns it off. Default 64 MiB.
+func LocalCopy(bytes int64) ReadOption {
+	return readOption(func(c *readConfig) { c.localCopy = bytes })
+}
+
+func (c *readConfig) validate(r *require) {
+	r.that(c.localCopy >= 0, "option LocalCopy: %d is negative", c.localCopy)
+}
+
 type serverConfig struct {
+	read        readConfig
 	deadline    time.Duration
 	maxBody     int64
 	bodyMemory  int64
@@ -227,7 +279,7 @@ type serverConfig struct {
 
 func defaultServerConfig() serverConfig {
 	return serverConfig{
-		deadline: 15 * time.Second, maxBody: 1 << 20, bodyMemory: 256 << 20, bodyTimeout: 10 * time.Second, maxQueue: 10_000, reserved: "/.scales/",
+		read: defaultReadConfig(), deadline: 15 * time.Second, maxBody: 1 << 20, bodyMemory: 256 << 20, bodyTimeout: 10 * time.Second, maxQueue: 10_000, reserved: "/.scales/",
 	}
 }
 
@@ -280,6 +332,7 @@ func ReservedPrefix(path string) ServerOption {
 
 func (c *serverConfig) validate() error {
 	var r require
+	c.read.validate(&r)
 	r.that(c.deadline > 0, "option Deadline: %v is not positive", c.deadline)
 	r.that(c.maxBody >= 0, "option MaxBody: %d is negative", c.maxBody)
 	r.that(c.bodyMemory >= c.maxBody, "option BodyMemory: %d is under MaxBody, %d", c.bodyMemory, c.maxBody)
@@ -390,6 +443,7 @@ func (c *workerConfig) validate(tombstoneLife time.Duration) error {
 }
 
 type cacheFirstConfig struct {
+	read   readConfig
 	render renderConfig
 	app    http.Handler
 }

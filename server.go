@@ -16,7 +16,9 @@ import (
 	"github.com/itscales/scales/internal/field"
 	"github.com/itscales/scales/internal/jobqueue"
 	"github.com/itscales/scales/internal/message"
+	"github.com/itscales/scales/internal/partition"
 	"github.com/itscales/scales/internal/problem"
+	"github.com/itscales/scales/internal/representation"
 )
 
 // A Server answers GET and HEAD from the cache and sends all other requests over the queue to workers. It is an
@@ -24,6 +26,7 @@ import (
 type Server struct {
 	cache    *Cache
 	config   serverConfig
+	reader   *reader
 	producer *jobqueue.Producer
 	bodies   atomic.Int64 // bytes of the request bodies under way
 
@@ -47,7 +50,7 @@ func NewServer(cache *Cache, opts ...ServerOption) (*Server, error) {
 	}
 	queue := cache.queueConfig()
 	queue.MaxQueue = config.maxQueue
-	s := &Server{cache: cache, config: config, producer: jobqueue.NewProducer(queue)}
+	s := &Server{cache: cache, config: config, reader: cache.newReader(config.read), producer: jobqueue.NewProducer(queue)}
 	s.handler = http.HandlerFunc(s.serve)
 	return s, nil
 }
@@ -61,9 +64,15 @@ func (s *Server) Use(middleware ...func(http.Handler) http.Handler) {
 // ServeHTTP answers a request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
 
+// Warm reads entries into the server's LocalCopy, until all are there or the copy is nearly full: in the order of their keys
+// within each partition. Until a server is warm it serves what it has not got yet from Redis. Warm may be called at any time,
+// also while requests are served. The error is that of ctx, or ErrUnavailable.
+func (s *Server) Warm(ctx context.Context) error { return s.reader.warm(ctx) }
+
 // Close refuses further jobs and waits until those under way are answered, or ctx ends. It comes after
 // http.Server.Shutdown.
 func (s *Server) Close(ctx context.Context) error {
+	defer s.reader.close()
 	if err := s.producer.Close(ctx); err != nil {
 		return fmt.Errorf("scales: server: %w", err)
 	}
@@ -93,10 +102,8 @@ func (s *Server) read(w http.ResponseWriter, r *http.Request) {
 		refuseTarget(r, err, s.cache.config.maxKey).Write(w, r)
 		return
 	}
-	entry, err := s.cache.read(r.Context(), key)
-	switch {
+	switch err := s.reader.answer(w, r, key); {
 	case err == nil:
-		writeEntry(w, r, entry)
 	case errors.Is(err, ErrNotFound) && s.config.notFound != nil:
 		w.Header().Set("Cache-Control", "no-store")
 		s.config.notFound.ServeHTTP(w, r)
@@ -135,17 +142,6 @@ func refuseTarget(r *http.Request, err error, limit int) problem.Problem {
 	return problem.MalformedTarget(err)
 }
 
-// writeEntry answers with an entry. The server is the origin towards its clients: there is no Age.
-func writeEntry(w http.ResponseWriter, r *http.Request, entry *message.Entry) {
-	header := w.Header()
-	field.Merge(header, entry.Header)
-	if entry.Header.Get("Cache-Control") == "" {
-		header.Set("Cache-Control", "no-cache")
-	}
-	header.Add("Cache-Status", "scales; hit")
-	writeBody(w, r, entry.Status, entry.Body)
-}
-
 // writeBody ends an answer. A Content-Type that is not there is not to be guessed again.
 func writeBody(w http.ResponseWriter, r *http.Request, status int, body []byte) {
 	header := w.Header()
@@ -182,12 +178,13 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request) {
 		problem.MalformedTarget(err).Write(w, r)
 		return
 	}
-	text, err := s.producer.Do(r.Context(), job, s.config.deadline)
+	answer, err := s.producer.Do(r.Context(), job, s.config.deadline)
 	if err != nil {
 		s.refuseJob(w, r, err)
 		return
 	}
-	reply, err := message.ParseResponse([]byte(text))
+	s.reader.reach(r.Context(), partition.ParseReach(answer.Log))
+	reply, err := message.ParseResponse([]byte(answer.Text))
 	if err != nil {
 		s.cache.config.logger.Error("scales: a reply cannot be decoded", "job", job.ID, "error", err)
 		problem.OutcomeUnknown().Write(w, r)
@@ -277,6 +274,7 @@ func jobOf(r *http.Request, body []byte) (jobqueue.Job, error) {
 	}
 	header := r.Header.Clone()
 	field.RemoveHopByHop(header)
+	representation.TakeSuffixes(header)
 	header.Del("Expect") // it was answered here
 	scheme := "http"
 	if r.TLS != nil {

@@ -110,6 +110,9 @@ func (w *Worker) Verify(ctx context.Context, keys iter.Seq2[string, error], opts
 		return VerifyReport{}, err
 	}
 	err = v.run(ctx, keys)
+	if config.repair {
+		w.cache.reach(ctx, w.cache.store.Reach())
+	}
 	v.report.Elapsed = time.Since(v.start)
 	if err == nil {
 		err = v.explain(ctx)

@@ -281,7 +281,14 @@ func TestRenderOutcomes(t *testing.T) {
 			_, _ = io.WriteString(w, "short")
 		}, 200, "good"},
 		{"time-out", func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, 200, "good"},
-		{"unknown coding", func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Content-Encoding", "br") }, 404, ""},
+		{"unknown coding", func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Content-Encoding", "compress") }, 404, ""},
+		{"broken coding", func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Content-Encoding", "br") }, 200, "good"},
+		{"coded too large", func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Encoding", "gzip")
+			coded := gzip.NewWriter(w)
+			_, _ = coded.Write(make([]byte, 101))
+			_ = coded.Close()
+		}, 404, ""},
 		{"hint", func(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(103)
 			_, _ = io.WriteString(w, "after the hint")
@@ -398,7 +405,10 @@ func TestABrokenJobNeverStopsAWorker(t *testing.T) {
 func TestAnEntryThatCannotBeDecodedIsLostUntilItIsRendered(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient, _ int) {
 		namespace := redistest.Namespace(t)
-		s := start(t, rdb, newShelf(), setup{cache: []scales.CacheOption{scales.Namespace(namespace)}, fill: []string{"/books"}})
+		s := start(t, rdb, newShelf(), setup{
+			cache: []scales.CacheOption{scales.Namespace(namespace)}, fill: []string{"/books"},
+			server: []scales.ServerOption{scales.LocalCopy(0)}, // a copy would hide it
+		})
 		name := "{" + namespace + ":0}:e:/books"
 		whole := must(rdb.Get(context.Background(), name).Result())(t)
 		for _, spoil := range []func() error{

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"github.com/itscales/scales/internal/message"
 )
 
 // The codings, by their names in the IANA registry.
@@ -24,11 +26,8 @@ const DefaultMinSize = 1024
 // client, for next to nothing.
 const leastGain = 20
 
-// Coding is a body in a content coding.
-type Coding struct {
-	Name string // Brotli, Zstandard or Gzip
-	Body []byte
-}
+// Coding is a body in a content coding: Brotli, Zstandard or Gzip.
+type Coding = message.Coding
 
 // Config says what is compressed, and how.
 type Config struct {
@@ -95,7 +94,7 @@ func (e *Encoder) Encode(contentType string, body []byte) []Coding {
 	for _, name := range e.names {
 		coded, err := encoders[name].encode(body)
 		if err == nil && len(coded) <= len(body)-(len(body)+leastGain-1)/leastGain {
-			codings = append(codings, Coding{name, coded})
+			codings = append(codings, Coding{Name: name, Body: coded})
 		}
 	}
 	return codings

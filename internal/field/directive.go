@@ -2,6 +2,7 @@ package field
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/dunglas/httpsfv"
@@ -16,6 +17,12 @@ type directive struct {
 	name      string // in lower case
 	argument  string // without quotes
 	qualified bool   // has an argument
+}
+
+// NoTransform reports whether Cache-Control has no-transform (RFC 9111 §5.2.2.6).
+func NoTransform(h http.Header) bool {
+	list, _ := directives(h)
+	return slices.ContainsFunc(list, func(d directive) bool { return d.name == "no-transform" })
 }
 
 // governing returns the directives that say whether an answer may be stored, and which field they are of: those of

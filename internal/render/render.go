@@ -5,13 +5,10 @@
 package render
 
 import (
-	"bytes"
-	"compress/gzip"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -22,14 +19,16 @@ import (
 	"time"
 
 	"github.com/itscales/scales/internal/canonical"
+	"github.com/itscales/scales/internal/coding"
 	"github.com/itscales/scales/internal/field"
 	"github.com/itscales/scales/internal/invoke"
 	"github.com/itscales/scales/internal/message"
 	"github.com/itscales/scales/internal/outage"
 	"github.com/itscales/scales/internal/partition"
+	"github.com/itscales/scales/internal/representation"
 )
 
-// Config shapes a Renderer. Every field is required but Pause and Guards.
+// Config shapes a Renderer. Every field is required but Codings, Pause and Guards.
 type Config struct {
 	Store  *partition.Store
 	App    http.Handler
@@ -45,6 +44,7 @@ type Config struct {
 
 	Timeout  time.Duration                                    // of one render
 	MaxEntry int                                              // largest body, in bytes
+	Codings  *coding.Encoder                                  // makes those of a body; nil makes none
 	Lease    time.Duration                                    // of a claim; that of the store
 	Retry    time.Duration                                    // delay after the first failure of a render
 	Logger   *slog.Logger                                     //
@@ -181,6 +181,7 @@ func (r *Renderer) ask(ctx context.Context, due partition.Due) (partition.Operat
 		entry := message.Entry{
 			Ticket: due.Ticket, Status: answer.Status, Header: answer.Header, Body: answer.Body, Job: due.Cause.Job, Why: due.Cause.Why,
 		}
+		representation.Complete(&entry, r.config.Codings)
 		value, err := message.AppendEntry(nil, &entry)
 		if err != nil {
 			return fail("%v", err)
@@ -263,25 +264,20 @@ func (r *Renderer) call(ctx context.Context, key string) (invoke.Result, error) 
 
 // decode takes a content coding off a body: entries are stored without one.
 func (r *Renderer) decode(header http.Header, body []byte) ([]byte, field.Verdict, string) {
-	codings := strings.ToLower(strings.TrimSpace(strings.Join(header.Values("Content-Encoding"), ",")))
-	switch codings {
-	case "", "identity":
-	case "gzip", "x-gzip":
-		reader, err := gzip.NewReader(bytes.NewReader(body))
-		if err != nil {
-			return nil, field.Retry, "its gzip coding is broken: " + err.Error()
-		}
-		plain, err := io.ReadAll(io.LimitReader(reader, int64(r.config.MaxEntry)+1))
-		if err != nil {
-			return nil, field.Retry, "its gzip coding is broken: " + err.Error()
-		}
-		if len(plain) > r.config.MaxEntry {
-			return nil, field.Refuse, tooLarge(r.config.MaxEntry)
-		}
-		body = plain
-	default:
-		return nil, field.Refuse, "content coding " + strconv.Quote(codings) + " although none was asked for"
+	name := strings.ToLower(strings.TrimSpace(strings.Join(header.Values("Content-Encoding"), ",")))
+	if name == "" || name == "identity" {
+		header.Del("Content-Encoding")
+		return body, field.Store, ""
+	}
+	plain, err := coding.Decode(name, body, r.config.MaxEntry)
+	switch {
+	case errors.Is(err, coding.ErrUnknown):
+		return nil, field.Refuse, "content coding " + strconv.Quote(name) + " although none was asked for"
+	case errors.Is(err, coding.ErrTooLarge):
+		return nil, field.Refuse, tooLarge(r.config.MaxEntry)
+	case err != nil:
+		return nil, field.Retry, "its content coding is broken: " + err.Error()
 	}
 	header.Del("Content-Encoding")
-	return body, field.Store, ""
+	return plain, field.Store, ""
 }

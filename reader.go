@@ -1,0 +1,191 @@
+package scales
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/itscales/scales/internal/canonical"
+	"github.com/itscales/scales/internal/localcopy"
+	"github.com/itscales/scales/internal/message"
+	"github.com/itscales/scales/internal/partition"
+	"github.com/itscales/scales/internal/representation"
+)
+
+// A reader answers the reads of one server, or of one CacheFirst middleware: from its copy of the cache, or from Redis.
+type reader struct {
+	cache *Cache
+	copy  *localcopy.Copy[*representation.Representation]
+	local bool // there is room for a copy, so the change logs are followed
+
+	start     sync.Once
+	mu        sync.Mutex
+	stopped   bool
+	stop      context.CancelFunc
+	following sync.WaitGroup
+}
+
+// reachPatience is how long a reply waits for the copy to be as current as its writer has to see it. That takes a fraction of
+// a millisecond, unless Redis goes away in the meantime.
+const reachPatience = 250 * time.Millisecond
+
+func (c *Cache) newReader(config readConfig) *reader {
+	rd := &reader{cache: c, local: config.localCopy > 0, stop: func() {}}
+	rd.copy = localcopy.New[*representation.Representation](len(c.store.All()), config.localCopy, config.guards)
+	return rd
+}
+
+// answer answers a read of a canonical key with its entry. The error is as of Cache.Get; nothing was answered then.
+func (rd *reader) answer(w http.ResponseWriter, r *http.Request, key string) error {
+	if rd.local {
+		rd.start.Do(rd.follow)
+	}
+	part := rd.copy.Part(canonical.Partition(key, rd.cache.config.partitions))
+	found, state, ok := part.Get(key)
+	if !ok {
+		if state == localcopy.Unreachable {
+			return fmt.Errorf("%w: it has not answered for a while", ErrUnavailable)
+		}
+		var err error
+		if found, err = rd.fetch(r.Context(), part, key); err != nil {
+			return err
+		}
+	}
+	note := representation.Hit
+	if state == localcopy.Unreachable {
+		note = representation.StoreUnreachable
+	}
+	found.Serve(w, r, note)
+	return nil
+}
+
+// fetch gets an entry from Redis, and keeps it in the copy.
+func (rd *reader) fetch(ctx context.Context, part *localcopy.Part[*representation.Representation], key string) (*representation.Representation, error) {
+	return part.Fetch(ctx, key, func(string) (localcopy.Fetched[*representation.Representation], error) {
+		// Others may wait for it when this client has left.
+		stored, err := rd.cache.read(context.WithoutCancel(ctx), key)
+		if err != nil {
+			return localcopy.Fetched[*representation.Representation]{}, err
+		}
+		prepared := prepare(stored)
+		return localcopy.Fetched[*representation.Representation]{Value: prepared, Size: prepared.Size(), Keep: true}, nil
+	})
+}
+
+// prepare makes an entry ready to be served.
+func prepare(stored *message.Entry) *representation.Representation {
+	return representation.New(representation.Source{
+		Status: stored.Status, Header: stored.Header, Body: stored.Body, Codings: stored.Codings,
+	})
+}
+
+// reach returns when reads show what the change logs have up to there.
+func (rd *reader) reach(ctx context.Context, reach partition.Reach) {
+	if !rd.local {
+		return // every read asks Redis
+	}
+	rd.start.Do(rd.follow)
+	ctx, cancel := context.WithTimeout(ctx, reachPatience)
+	defer cancel()
+	for number, id := range reach {
+		if number >= 0 && number < rd.cache.config.partitions {
+			rd.copy.Part(number).Reach(ctx, id)
+		}
+	}
+}
+
+// follow keeps the copy current, until close.
+func (rd *reader) follow() {
+	ctx, cancel := context.WithCancel(context.Background())
+	rd.mu.Lock()
+	if rd.stopped {
+		rd.mu.Unlock()
+		cancel()
+		return
+	}
+	rd.stop = cancel
+	for i, p := range rd.cache.store.All() {
+		rd.following.Go(func() { p.Follow(ctx, rd.copy.Part(i)) })
+	}
+	rd.mu.Unlock()
+	rd.cache.mu.Lock()
+	rd.cache.copies[rd] = struct{}{}
+	rd.cache.mu.Unlock()
+	rd.cache.onClose(rd.close)
+}
+
+// close ends what keeps the copy current. Reads ask Redis from then on.
+func (rd *reader) close() {
+	rd.mu.Lock()
+	rd.stopped = true
+	stop := rd.stop
+	rd.mu.Unlock()
+	stop()
+	rd.following.Wait()
+	rd.copy.Close()
+	rd.cache.mu.Lock()
+	delete(rd.cache.copies, rd)
+	rd.cache.mu.Unlock()
+}
+
+// warm reads entries into the copy until it has all of them or is nearly full. Keys that come meanwhile may be missing.
+func (rd *reader) warm(ctx context.Context) error {
+	if !rd.local {
+		return nil
+	}
+	rd.start.Do(rd.follow)
+	for i, p := range rd.cache.store.All() {
+		select {
+		case <-rd.copy.Part(i).Begun():
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		if err := rd.warmPart(ctx, p, rd.copy.Part(i)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// What Warm reads at once, and up to where, in sixteenths of the limit: beyond that, one entry would push out another.
+const (
+	warmPage     = 1000
+	warmParallel = 64
+	warmUpTo     = 15
+)
+
+func (rd *reader) warmPart(ctx context.Context, p *partition.Partition, part *localcopy.Part[*representation.Representation]) error {
+	for after := ""; ; {
+		keys, err := p.Keys(ctx, after, warmPage)
+		if err != nil {
+			return rd.cache.unavailable(err)
+		}
+		if len(keys) == 0 {
+			return nil
+		}
+		after = keys[len(keys)-1]
+		var (
+			group    sync.WaitGroup
+			problems = make([]error, warmParallel)
+		)
+		for i := range warmParallel {
+			group.Go(func() {
+				for at := i; at < len(keys) && problems[i] == nil && rd.copy.Used() < rd.copy.Limit()/16*warmUpTo; at += warmParallel {
+					if _, err := rd.fetch(ctx, part, keys[at]); errors.Is(err, ErrUnavailable) || ctx.Err() != nil {
+						problems[i] = err
+					}
+				}
+			})
+		}
+		group.Wait()
+		if err := errors.Join(problems...); err != nil {
+			return err
+		}
+		if rd.copy.Used() >= rd.copy.Limit()/16*warmUpTo {
+			return nil
+		}
+	}
+}
