@@ -19,7 +19,7 @@ type shape struct {
 	ranges      bool // ranges apply
 	hasTag      bool
 	hasLength   bool
-	hasDigest   bool // some field is about the bytes of the identity
+	hasDigest   bool   // some field is about the bytes of the identity
 	contentType string // "" if there is none
 
 	// Fields with all their values. The first sharedIn304 go with a 304, too (RFC 9110 §15.4.5).
