@@ -144,3 +144,43 @@ func TestCacheFirstGoesOnWithoutRedis(t *testing.T) {
 	s.send("POST", "/books", "Emma").is(t, 201, "")
 	s.send("GET", "/books", "").is(t, 200, "1 books")
 }
+
+// A change of groups while Redis is away does not hold the response; the members are rendered when it is back.
+func TestCacheFirstRendersGroupsThatChangedDuringAnOutage(t *testing.T) {
+	redistest.Require(t)
+	const timeout = 200 * time.Millisecond
+	server := redistest.Start(t, redistest.AppendOnly())
+	app := newClub(map[string]string{"/a": `"x"`, "/b": `"x", "y"`, "/c": `"y"`})
+	cache := newCache(t, server.Client(t), scales.StoreTimeout(timeout))
+	service := scales.CacheFirst(cache, scales.RenderTimeout(timeout))(app)
+	worker := must(scales.NewWorker(cache, service))(t)
+	ctx := context.Background()
+	if _, err := worker.Fill(ctx, scales.Keys("/a", "/b", "/c")); err != nil {
+		t.Fatal(err)
+	}
+	s := embedded(t, cache, service)
+	server.Kill()
+	for range 3 { // the first one may not know of the outage
+		begin := time.Now()
+		s.change("POST", "/elsewhere", "Cache-Group-Invalidation", `"x"`, "update-groups", "y")
+		// It waits for what a look at the target, the renders and a call of Redis may take, and for a slow machine.
+		if took := time.Since(begin); took > 3*timeout+time.Second {
+			t.Errorf("the response was held for %v", took)
+		}
+	}
+	server.Restart()
+	for _, path := range []string{"/a", "/b", "/c"} {
+		current := func() bool {
+			entry, err := cache.Get(ctx, path)
+			return err == nil && string(entry.Body) == "version 3"
+		}
+		for begin := time.Now(); !current(); {
+			if time.Since(begin) > 30*time.Second {
+				t.Fatalf("%s is not current after the outage: %+v", path, must(cache.Explain(ctx, path))(t))
+			}
+		}
+	}
+	if report := must(worker.Verify(ctx, scales.Keys()))(t); report.Drift() != 0 || report.Current != 3 {
+		t.Errorf("%+v", report)
+	}
+}

@@ -134,7 +134,8 @@ type Backlog struct {
 	Failing int           // keys whose last render failed
 
 	// Groups are those that have changed and have members which have not been made pending yet, because those before are
-	// still being rendered. GroupsAge is for how long the oldest has waited.
+	// still being rendered. GroupsAge is for how long the oldest of these changes has waited for that; of a group that changes
+	// all the time it may be too high, by no more than it takes to come through its members once.
 	Groups    int
 	GroupsAge time.Duration
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -207,6 +208,38 @@ func TestAFillThatIsGoneOnWithRendersWhatIsInDoubt(t *testing.T) {
 		want := []string{"/broken", "/cut", "/destroyed", "/list", "/lost", "/old", "/pushed", "/unlisted"}
 		if rendered := slices.Sorted(maps.Keys(each)); !slices.Equal(rendered, want) {
 			t.Errorf("rendered: %v, want %v", rendered, want)
+		}
+	})
+}
+
+// Where Redis has lost writes, what is there may be from before one of them, whatever its ticket says.
+func TestAFillThatIsGoneOnWithTrustsNothingWhereWritesWereLost(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient, partitions int) {
+		ctx := context.Background()
+		app := newEdition("old")
+		app.answer("/broken", broken)
+		m := meddler{t, rdb, redistest.Namespace(t), partitions}
+		s := start(t, rdb, app, setup{idle: true, cache: []scales.CacheOption{scales.Partitions(partitions), scales.Namespace(m.namespace)}, fill: []string{}})
+		all := append(numbered(20), "/broken")
+		if report, err := s.worker.Fill(ctx, scales.Keys(all...)); !errors.Is(err, scales.ErrFillIncomplete) {
+			t.Fatalf("%+v, %v", report, err)
+		}
+		app.change("new") // and its renders are what was lost
+		app.answer("/broken", nil)
+		for _, key := range all {
+			m.do("HSET", m.prefix(key)+"meta", "unsure", fmt.Sprintf("%020d", time.Now().UnixMicro()))
+		}
+		if err := s.cache.Ready(ctx); !errors.Is(err, scales.ErrUnsure) {
+			t.Errorf("before: %v", err)
+		}
+		if report := s.fill(all...); report.Stored != len(all) || report.Resumed != 0 {
+			t.Errorf("%+v", report)
+		}
+		for _, key := range all {
+			s.send("GET", key, "").is(t, 200, "new")
+		}
+		if err := s.cache.Ready(ctx); err != nil {
+			t.Errorf("after it: %v", err)
 		}
 	})
 }

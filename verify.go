@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/itscales/scales/internal/audit"
+	"github.com/itscales/scales/internal/jobqueue"
 	"github.com/itscales/scales/internal/message"
 	"github.com/itscales/scales/internal/partition"
 	"github.com/itscales/scales/internal/render"
@@ -28,6 +30,9 @@ const (
 	Unsettled    DriftKind = "unsettled"    // within VerifyPatience there was always a write that may explain the difference
 	NotStorable  DriftKind = "refused"      // the application's answer must not be stored, and the cache has none
 )
+
+// lookAgain is the time between two looks of a Verify at a difference.
+const lookAgain = 50 * time.Millisecond
 
 // Drift reports whether what was found is a difference that nothing explains.
 func (k DriftKind) Drift() bool { return k == Missing || k == Stale || k == Orphaned }
@@ -100,11 +105,7 @@ func (w *Worker) Verify(ctx context.Context, keys iter.Seq2[string, error], opts
 	if err := config.validate(); err != nil {
 		return VerifyReport{}, err
 	}
-	v := &verification{
-		worker: w, cache: w.cache, config: config, start: time.Now(), kinds: make(map[DriftKind]int),
-		strays: make(map[string]bool), misfiled: make(map[string][]string),
-	}
-	v.queue.prefix, v.queue.cache = w.cache.queuePrefix(), w.cache
+	v := newVerification(w, config)
 	doubts, err := w.cache.doubts(ctx)
 	if err != nil {
 		return VerifyReport{}, err
@@ -154,22 +155,36 @@ type verification struct {
 	worker *Worker
 	cache  *Cache
 	config verifyConfig
+	audit  *audit.Auditor
 	start  time.Time
-	queue  jobWatch
 
-	mu     sync.Mutex
-	report VerifyReport
-	kinds  map[DriftKind]int
-	found  []found         // of report.Findings
-	strays map[string]bool // entries that are in no index and that were looked at
+	mu      sync.Mutex
+	report  VerifyReport
+	kinds   map[DriftKind]int
+	written []int64         // of each of report.Findings when what the cache has was written, in µs; 0 if it has nothing
+	strays  map[string]bool // entries that are in no index and that were looked at
 
 	misfiled map[string][]string // key to groups that it is wrongly among the members of; constant when keys are looked at
 }
 
-// found is what is known of a finding besides what is reported.
-type found struct {
-	written int64  // when what the cache has was written, in µs; 0 if it has nothing
-	answer  string // what the application answered, as an entry
+func newVerification(w *Worker, config verifyConfig) *verification {
+	v := &verification{
+		worker: w, cache: w.cache, config: config, start: time.Now(), kinds: make(map[DriftKind]int),
+		strays: make(map[string]bool), misfiled: make(map[string][]string),
+	}
+	v.audit = audit.New(audit.Config{
+		Status: v.status, Look: w.renderer.Look, Jobs: v.cache.jobs,
+		Patience: config.patience, Settling: config.settling, Pause: lookAgain,
+	})
+	return v
+}
+
+// jobs returns the ids of the oldest and the newest job in the queue, "" if there is none.
+func (c *Cache) jobs(ctx context.Context) (oldest, newest string, err error) {
+	if oldest, newest, err = jobqueue.Span(ctx, c.rdb, c.queuePrefix()); err != nil {
+		return "", "", c.unavailable(err)
+	}
+	return oldest, newest, nil
 }
 
 // run looks at everything: what the cache has, what the sequence says it should have, and what nobody but somebody who
@@ -196,7 +211,7 @@ func (v *verification) run(ctx context.Context, keys iter.Seq2[string, error]) e
 // named looks at a key that the sequence names, or that is linked from one, unless it was looked at.
 func (v *verification) named(ctx context.Context, key string) ([]string, error) {
 	if _, err := v.cache.parse(key); err != nil {
-		v.note(Finding{Key: key, Kind: Unrenderable, Reason: err.Error()}, found{})
+		v.note(Finding{Key: key, Kind: Unrenderable, Reason: err.Error()}, 0)
 		return nil, nil
 	}
 	status, err := v.status(ctx, key)
@@ -260,27 +275,26 @@ func (v *verification) through(ctx context.Context, keys iter.Seq2[string, error
 
 // look compares a key, and repairs it if it is asked to. It returns where the application's answer leads.
 func (v *verification) look(ctx context.Context, key string) ([]string, error) {
-	finding, known, err := v.compare(ctx, key)
+	got, err := v.audit.Compare(ctx, key)
 	if err != nil {
 		return nil, err
 	}
-	links := v.links(key, known.answer)
-	known.answer = ""
-	if wrong := v.misfiled[key]; finding.Kind == "" && len(wrong) > 0 {
-		finding = Finding{Key: key, Kind: Stale, Reason: fmt.Sprintf("the groups %q have it among their members, but it is in the groups of its entry only", wrong)}
+	finding := Finding{Key: key, Kind: DriftKind(got.Kind), Reason: got.Reason}
+	if wrong := v.misfiled[key]; got.Kind == audit.Current && len(wrong) > 0 {
+		finding.Kind, finding.Reason = Stale, fmt.Sprintf("the groups %q have it among their members, but it is in the groups of its entry only", wrong)
 	}
 	if v.config.repair && finding.Kind.Drift() {
 		if err := v.repair(ctx, key); err != nil {
 			return nil, err
 		}
-		again, _, err := v.compare(ctx, key)
+		again, err := v.audit.Compare(ctx, key)
 		if err != nil {
 			return nil, err
 		}
 		finding.Repaired = !again.Kind.Drift()
 	}
-	v.note(finding, known)
-	return links, nil
+	v.note(finding, got.Written)
+	return v.links(key, got.Answer), nil
 }
 
 // repair makes a key pending, so that it is rendered whatever becomes of this process, and renders it.
@@ -306,24 +320,25 @@ func (v *verification) status(ctx context.Context, key string) (partition.Status
 	return status, nil
 }
 
-// note counts what was found of a key; a Finding without a kind is one that agrees, or was pushed.
-func (v *verification) note(f Finding, known found) {
+// note counts what was found of a key; a Finding without a kind is one that agrees. written is when what the cache has was
+// written.
+func (v *verification) note(f Finding, written int64) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	r := &v.report
 	r.Keys++
 	count := map[DriftKind]*int{
-		"": &r.Current, pushed: &r.Pushed, Missing: &r.Missing, Stale: &r.Stale, Orphaned: &r.Orphaned,
+		"": &r.Current, DriftKind(audit.Pushed): &r.Pushed, Missing: &r.Missing, Stale: &r.Stale, Orphaned: &r.Orphaned,
 		Unrenderable: &r.Unrenderable, Unsettled: &r.Unsettled, NotStorable: &r.Refused,
 	}[f.Kind]
 	*count++
 	if f.Repaired {
 		r.Repaired++
 	}
-	if f.Kind != "" && f.Kind != pushed && v.kinds[f.Kind] < v.config.findings {
+	if f.Kind != "" && f.Kind != DriftKind(audit.Pushed) && v.kinds[f.Kind] < v.config.findings {
 		v.kinds[f.Kind]++
 		r.Findings = append(r.Findings, f)
-		v.found = append(v.found, known)
+		v.written = append(v.written, written)
 	}
 	if v.config.progress != nil {
 		state := r.VerifyState
@@ -350,7 +365,7 @@ func (v *verification) explain(ctx context.Context) error {
 	latest := slices.Max(letters)
 	for i := range v.report.Findings {
 		f := &v.report.Findings[i]
-		f.Explained = f.Kind.Drift() && latest >= v.found[i].written
+		f.Explained = f.Kind.Drift() && latest >= v.written[i]
 	}
 	return nil
 }

@@ -202,6 +202,64 @@ func TestAJobUnderWayExplainsADifference(t *testing.T) {
 	})
 }
 
+// Where Redis's clock was put back, tickets and the ids of jobs are ahead of it.
+func TestVerifyWorksWhereTheClockWasPutBack(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient, partitions int) {
+		ctx, hour := context.Background(), time.Now().Add(time.Hour)
+		m := meddler{t, rdb, redistest.Namespace(t), partitions}
+		for number := range partitions {
+			m.do("HSET", partition.Prefix(m.namespace, number)+"meta", "clock", fmt.Sprintf("%020d", hour.UnixMicro()))
+		}
+		jobs := partition.Prefix(m.namespace, 0) + "q:jobs"
+		id := fmt.Sprint(hour.UnixMilli(), "-0")
+		m.do("XADD", jobs, id, "a", "job")
+		m.do("XDEL", jobs, id)
+
+		var version atomic.Int64
+		changed, goOn := make(chan struct{}), make(chan struct{})
+		app := handler(func(w http.ResponseWriter, r *http.Request) {
+			if r.Method == http.MethodPost {
+				version.Add(1)
+				close(changed)
+				<-goOn
+				return
+			}
+			_, _ = fmt.Fprint(w, "version ", version.Load())
+		})
+		all := []string{"/a", "/edited", "/deleted", "/good"}
+		s := start(t, rdb, app, setup{cache: []scales.CacheOption{scales.Partitions(partitions), scales.Namespace(m.namespace)}, fill: all})
+		if written := must(s.cache.Explain(ctx, "/good"))(t).Written; written.Before(hour) {
+			t.Fatalf("/good was written at %v: the clock was not put back", written)
+		}
+		m.do("SET", m.entry("/edited"), strings.Replace(rdb.Get(ctx, m.entry("/edited")).Val(), "version 0", "version X", 1))
+		m.do("DEL", m.entry("/deleted"))
+		want := map[string]scales.DriftKind{"/edited": scales.Stale, "/deleted": scales.Missing}
+		if report := s.verify(all); !maps.Equal(kinds(report), want) || report.Current != 2 {
+			t.Errorf("%+v", report)
+		}
+		if report := s.verify(all, scales.Repair()); report.Drift() != 0 || report.Repaired != 2 {
+			t.Errorf("after the repair: %+v", report)
+		}
+		var job sync.WaitGroup
+		job.Go(func() { s.send("POST", "/a", "").is(t, 200, "") })
+		<-changed
+		if queue := rdb.XRange(ctx, jobs, "-", "+").Val(); len(queue) != 1 || queue[0].ID <= id {
+			t.Errorf("the queue has %v, and not a job with an id that is ahead", queue)
+		}
+		if report := s.verify([]string{"/a"}, scales.VerifySettling(0), scales.VerifyPatience(time.Second)); report.Drift() != 0 || report.Unsettled != len(all) {
+			t.Errorf("while a job runs that changes all pages: %+v", report)
+		}
+		close(goOn)
+		job.Wait()
+		m.do("SET", m.entry("/edited"), strings.Replace(rdb.Get(ctx, m.entry("/edited")).Val(), "version 0", "version X", 1))
+		want = map[string]scales.DriftKind{"/edited": scales.Stale, "/deleted": scales.Stale, "/good": scales.Stale} // /a is the target
+		if report := s.verify(all, scales.Repair()); !maps.Equal(kinds(report), want) || report.Repaired != 3 {
+			t.Errorf("after the job: %+v", report)
+		}
+		s.send("GET", "/edited", "").is(t, 200, "version 1")
+	})
+}
+
 func TestVerifyReportsNothingBesideWrites(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient, partitions int) {
 		app := newShelf()

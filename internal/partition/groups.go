@@ -17,7 +17,7 @@ import (
 //	groups       sorted set of "group TAB key", all with score 0, so that the members of a group are a range
 //	memberships  hash: key to its groups, each followed by a tab
 //	marks        sorted set: group to the ticket at which it changed last
-//	walks        hash: group to "ticket since wrapped cursor stop job", of groups whose members are still to be made pending
+//	walks        hash: group to "ticket since next wrapped cursor stop job", of groups whose members are still to be made pending
 //
 // A change of a group leaves a mark, and in the same step lists the members. What joins later, with a ticket from before
 // the mark, is pending at once:
@@ -65,7 +65,15 @@ func splitGroups(joined string) []string {
 //	returns {incarnation, ticket of the mark, last id of the log, then for each group a list of keys}
 //
 // A walk that is under way goes on from where it is, around and up to there, with the new ticket: a group that changes
-// all the time has all its members rendered, not the first ones again and again.
+// all the time has all its members rendered, not the first ones again and again. since is when it changed first of the
+// changes that not all members have been made pending for, and next when it changed first since the walk was last at the
+// beginning, '-' if it has not; at the end of the members, what needed to come up to there has come:
+//
+//	change 1, since 1; the walk begins, and is at member 10 of 30
+//	change 2, next 2; change 3
+//	the walk is at the end: members 11 to 30 have seen change 1, so all have; since 2, which 1 to 10 have not seen
+//
+// With one change after the other since is of the time around before: an age that is too high by less than that.
 const markScript = `
 local groups, marks, walks = KEYS[2], KEYS[3], KEYS[4]
 local life, most = tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -79,11 +87,13 @@ local function change(group, limit, job)
   for i = 1, math.min(limit, #members) do keys[i] = string.sub(members[i], #group + 2) end
   if #members > limit then
     local walk = redis.call('HGET', walks, group) or ''
-    local since, cursor = string.match(walk, '^%d+ (%d+) %d (%S+)')
+    local since, next, cursor = string.match(walk, '^%d+ (%d+) (%S+) %d (%S+)')
+    local at = string.format('%.0f', now)
     if since then
-      redis.call('HSET', walks, group, mark .. ' ' .. since .. ' 0 ' .. cursor .. ' ' .. cursor .. ' ' .. job)
+      if next == '-' then next = at end
+      redis.call('HSET', walks, group, mark .. ' ' .. since .. ' ' .. next .. ' 0 ' .. cursor .. ' ' .. cursor .. ' ' .. job)
     else
-      redis.call('HSET', walks, group, mark .. ' ' .. string.format('%.0f', now) .. ' 0 ' .. (keys[#keys] or '-') .. ' - ' .. job)
+      redis.call('HSET', walks, group, mark .. ' ' .. at .. ' - 0 ' .. (keys[#keys] or '-') .. ' - ' .. job)
     end
   end
   reply[#reply + 1] = keys
@@ -117,7 +127,7 @@ if redis.call('ZCOUNT', KEYS[4], '-inf', fixed(now)) >= tonumber(ARGV[5]) then r
 local group = redis.call('HRANDFIELD', KEYS[2])
 if not group then return {} end
 local walk = redis.call('HGET', KEYS[2], group)
-local ticket, since, wrapped, cursor, stop, job = string.match(walk, '^(%d+) (%d+) (%d) (%S+) (%S+) (%S+)$')
+local ticket, since, next, wrapped, cursor, stop, job = string.match(walk, '^(%d+) (%d+) (%S+) (%d) (%S+) (%S+) (%S+)$')
 if not ticket then return {incarnation, group, walk, '', '', '-'} end
 local from, to = '[' .. group .. '\t', '(' .. group .. '\n'
 if cursor ~= '-' then from = '(' .. group .. '\t' .. cursor end
@@ -126,9 +136,10 @@ local members = redis.call('ZRANGEBYLEX', KEYS[3], from, to, 'LIMIT', 0, ARGV[4]
 local reply = {incarnation, group, walk, '', ticket, job}
 for _, member in ipairs(members) do reply[#reply + 1] = string.sub(member, #group + 2) end
 if #members == tonumber(ARGV[4]) then
-  reply[4] = ticket .. ' ' .. since .. ' ' .. wrapped .. ' ' .. reply[#reply] .. ' ' .. stop .. ' ' .. job
+  reply[4] = ticket .. ' ' .. since .. ' ' .. next .. ' ' .. wrapped .. ' ' .. reply[#reply] .. ' ' .. stop .. ' ' .. job
 elseif wrapped == '0' and stop ~= '-' then
-  reply[4] = ticket .. ' ' .. since .. ' 1 - ' .. stop .. ' ' .. job
+  if next ~= '-' then since = next end
+  reply[4] = ticket .. ' ' .. since .. ' - 1 - ' .. stop .. ' ' .. job
 end
 return reply
 `

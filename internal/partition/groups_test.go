@@ -272,6 +272,76 @@ func TestAGroupThatChangesAllTheTimeIsWalkedAround(t *testing.T) {
 	})
 }
 
+// Somebody who looks at the backlog sees for how long the oldest change is not shown by all members, however often the group
+// changes.
+func TestAWalkIsAsOldAsTheOldestChangeThatIsToBeShown(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient, partitions int) {
+		s := newStore(t, rdb, 1)
+		p := s.Of("/")
+		for i := range 30 {
+			render(t, s, fmt.Sprintf("/%02d", i), "g")
+		}
+		age := func() time.Duration {
+			t.Helper()
+			b, err := p.Backlog(context.Background())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return time.Duration(b.WalkAge) * time.Microsecond
+		}
+		change := func() time.Time {
+			begin := time.Now()
+			mark(t, s, "/", 0, "g")
+			for age := time.Since(begin); age < 20*time.Millisecond; age = time.Since(begin) { // what follows is younger by that
+			}
+			return begin
+		}
+		step := func() {
+			if _, err := p.Walk(context.Background(), 10, 1000); err != nil {
+				t.Fatal(err)
+			}
+		}
+		isSince := func(change, next time.Time, what string) {
+			t.Helper()
+			// Redis's clock may be read in another millisecond than ours.
+			if got := age() + time.Millisecond; got < time.Since(next) || got > time.Since(change)+2*time.Millisecond {
+				t.Errorf("%s: the walk is %v old; the change is of %v ago, the next of %v ago", what, got, time.Since(change), time.Since(next))
+			}
+		}
+		first := change()
+		step()
+		second := change()
+		step()
+		third := change()
+		isSince(first, second, "20 members have seen the first change")
+		step()
+		step() // to the end, and around
+		isSince(second, third, "all have seen the first change, and 10 not the second")
+		step()
+		isSince(second, third, "10 of the 20 before the place of the third change are left")
+		for range 3 {
+			step()
+		}
+		if got := age(); got != 0 {
+			t.Errorf("the walk has ended, and is %v old", got)
+		}
+
+		// One change after the other, three in each time around.
+		var begins []time.Time
+		for range 5 {
+			begins = append(begins, time.Now())
+			for range 3 {
+				change()
+				step()
+			}
+			step()
+			if n := len(begins); n > 1 {
+				isSince(begins[n-2], time.Now(), "the walk goes round and round")
+			}
+		}
+	})
+}
+
 func TestAWalkWaitsUntilLittleIsDue(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient, partitions int) {
 		s := newStore(t, rdb, 1)

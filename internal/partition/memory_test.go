@@ -92,3 +92,40 @@ func TestALostRecordIsNoticedOnce(t *testing.T) {
 		}
 	})
 }
+
+// A cache that was flushed has lost no writes: it was lost as a whole, and everybody sees that.
+func TestAFlushedCacheIsNoDoubt(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient, partitions int) {
+		ctx := context.Background()
+		s := newStore(t, rdb, 1)
+		render(t, s, "/a")
+		away := another(t, rdb, s)
+		for _, p := range []*partition.Store{s, away} {
+			if round := look(t, p); round.Unsure {
+				t.Fatalf("before anything is lost: %+v", round)
+			}
+		}
+		prefix := partition.Prefix(s.Namespace(), 0)
+		for _, name := range []string{"meta", "index", "pending", "running", "claims", "failing", "log", "wanted", "e:/a"} {
+			if err := rdb.Del(ctx, prefix+name).Err(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := another(t, rdb, s).Of("/a").Ticket(ctx); err != nil { // makes the clock anew; the log is empty
+			t.Fatal(err)
+		}
+		if round := look(t, s); round.Unsure {
+			t.Errorf("with an empty log: %+v", round)
+		}
+		// As after a flush by a Redis whose clock is behind.
+		if err := rdb.XAdd(ctx, &redis.XAddArgs{Stream: prefix + "log", ID: "1-1", Values: []string{"key", "/b"}}).Err(); err != nil {
+			t.Fatal(err)
+		}
+		if round := look(t, away); round.Unsure {
+			t.Errorf("with a log of an earlier time: %+v", round)
+		}
+		if since, err := s.Of("/a").Unsure(ctx); err != nil || since != "" {
+			t.Errorf("unsure since %q, %v", since, err)
+		}
+	})
+}

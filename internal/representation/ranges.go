@@ -45,7 +45,7 @@ func (r *Representation) serveRanges(w http.ResponseWriter, req *http.Request, c
 	case len(ranges) == 1:
 		part := ranges[0]
 		header := w.Header()
-		r.setHeader(header, c, note)
+		r.setPartHeader(header, c, note)
 		header["Content-Range"] = []string{part.contentRange(len(body))}
 		header["Content-Length"] = []string{strconv.Itoa(total)}
 		w.WriteHeader(http.StatusPartialContent)
@@ -54,6 +54,13 @@ func (r *Representation) serveRanges(w http.ResponseWriter, req *http.Request, c
 		r.serveParts(w, ranges, note)
 	}
 	return true
+}
+
+func (r *Representation) setPartHeader(header http.Header, c choice, note Note) {
+	r.setHeader(header, c, note)
+	if r.shape.hasDigest {
+		remove(header, contentDigests[:])
+	}
 }
 
 // serveParts answers with several ranges of the identity as multipart/byteranges (RFC 9110 §14.6).
@@ -74,7 +81,7 @@ func (r *Representation) serveParts(w http.ResponseWriter, ranges []byteRange, n
 	}
 	tail := "\r\n--" + boundary + "--\r\n"
 	header := w.Header()
-	r.setHeader(header, 0, note)
+	r.setPartHeader(header, 0, note)
 	header["Content-Type"] = []string{"multipart/byteranges; boundary=" + boundary}
 	header["Content-Length"] = []string{strconv.Itoa(length + len(tail))}
 	w.WriteHeader(http.StatusPartialContent)

@@ -22,8 +22,8 @@ type Source struct {
 	Status int
 
 	// Header has the end-to-end fields as they are stored, with canonical names. New leaves out what a server says about
-	// the message that it sends (Content-Length, Date, Age, Content-Encoding, Cache-Status, and Accept-Ranges of a 200),
-	// and an Etag that is no entity tag (RFC 9110 §8.8.3), which no client could send back.
+	// the message that it sends (Content-Length, Date, Age, Content-Encoding, Content-Range, Cache-Status, and
+	// Accept-Ranges of a 200), and an Etag that is no entity tag (RFC 9110 §8.8.3), which no client could send back.
 	Header http.Header
 
 	// Body is the content without a coding.

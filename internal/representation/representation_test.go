@@ -297,3 +297,28 @@ func TestBodiesAreNotCopied(t *testing.T) {
 		t.Error("the body that was written is another one")
 	}
 }
+
+func TestDigestsGoWithWhatTheyAreOfOnly(t *testing.T) { // RFC 9530 §2, §3
+	source := codedPage()
+	all := []string{"Content-Digest", "Content-Md5", "Repr-Digest", "Digest"}
+	for _, name := range all {
+		source.Header.Set(name, "x")
+	}
+	for _, test := range []struct {
+		request http.Header
+		want    []string
+	}{
+		{nil, all},
+		{fields("Accept-Encoding", "br"), nil},
+		{fields("Range", "bytes=0-1"), []string{"Repr-Digest", "Digest"}},
+		{fields("Range", "bytes=0-1,3-4"), []string{"Repr-Digest", "Digest"}},
+		{fields("Range", "bytes=0-1", "Accept-Encoding", "br"), nil},
+	} {
+		answer := ask(source, "GET", test.request)
+		for _, name := range all {
+			if got := answer.Header.Get(name) != ""; got != slices.Contains(test.want, name) {
+				t.Errorf("%v: %s is there: %v", test.request, name, got)
+			}
+		}
+	}
+}

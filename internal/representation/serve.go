@@ -66,6 +66,10 @@ func (r *Representation) setHeader(header http.Header, c choice, note Note) {
 	}
 	if c > 0 {
 		header["Content-Encoding"] = contentEncodings[r.codings[c-1].coding]
+		if s.hasDigest {
+			remove(header, contentDigests[:])
+			remove(header, reprDigests[:])
+		}
 	}
 	if s.contentType == "" {
 		if _, ok := header["Content-Type"]; !ok {
@@ -75,14 +79,14 @@ func (r *Representation) setHeader(header http.Header, c choice, note Note) {
 	setStatus(header, note)
 }
 
+var aboutContent = [...]string{"Content-Type", "Content-Length", "Content-Encoding", "Content-Language", "Content-Range"}
+
 // serveNotModified answers 304 with the fields of RFC 9110 §15.4.5; Date is net/http's to set.
 func (r *Representation) serveNotModified(w http.ResponseWriter, c choice, note Note) {
 	s := r.shape
 	header := w.Header()
 	if len(header) > 0 { // nothing that middleware says about content that isn't sent
-		for _, name := range [...]string{"Content-Type", "Content-Length", "Content-Encoding", "Content-Language", "Content-Range"} {
-			delete(header, name)
-		}
+		remove(header, aboutContent[:])
 	}
 	set(header, s.shared[:s.sharedIn304], s.own[:s.ownIn304], r.values[r.ownStart():])
 	if s.hasTag {
@@ -97,6 +101,12 @@ func (r *Representation) serveProblem(w http.ResponseWriter, req *http.Request, 
 		put(w.Header(), "Vary", true, r.shape.vary)
 	}
 	p.Write(w, req)
+}
+
+func remove(header http.Header, names []string) {
+	for _, name := range names {
+		delete(header, name)
+	}
 }
 
 func setStatus(header http.Header, note Note) {

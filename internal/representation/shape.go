@@ -19,6 +19,7 @@ type shape struct {
 	ranges      bool // ranges apply
 	hasTag      bool
 	hasLength   bool
+	hasDigest   bool   // some field is about the bytes of the identity
 	contentType string // "" if there is none
 
 	// Fields with all their values. The first sharedIn304 go with a 304, too (RFC 9110 §15.4.5).
@@ -59,6 +60,13 @@ type fieldValues struct {
 	values []string
 }
 
+// Digests of the content as it is sent, and of the whole representation, coded as it is (RFC 9530; RFC 1864, RFC 3230). An
+// application has made them of the identity.
+var (
+	contentDigests = [...]string{"Content-Digest", "Content-Md5"}
+	reprDigests    = [...]string{"Repr-Digest", "Digest"}
+)
+
 var (
 	noCache        = []string{"no-cache"}
 	acceptRanges   = []string{"bytes"}
@@ -86,7 +94,7 @@ func planOf(source Source, hasCodings, hasTag bool) plan {
 	}
 	for name, values := range source.Header {
 		switch name {
-		case "Etag", "Vary", "Content-Length", "Date", "Age", "Content-Encoding", "Cache-Status":
+		case "Etag", "Vary", "Content-Length", "Date", "Age", "Content-Encoding", "Content-Range", "Cache-Status":
 			continue
 		case "Cache-Control":
 			if len(values) == 0 || values[0] == "" {
@@ -203,6 +211,7 @@ func (p plan) shape() *shape {
 		if p.in304(name) {
 			s.ownIn304++
 		}
+		s.hasDigest = s.hasDigest || slices.Contains(contentDigests[:], name) || slices.Contains(reprDigests[:], name)
 	}
 	return s
 }
