@@ -214,6 +214,11 @@ func (c *Cache) read(ctx context.Context, key string) (*message.Entry, error) {
 	if err != nil {
 		return nil, c.unavailable(err)
 	}
+	return c.entryOf(key, found)
+}
+
+// entryOf returns the entry that was found, or the error that says what was found instead.
+func (c *Cache) entryOf(key string, found partition.Found) (*message.Entry, error) {
 	if found.Exists {
 		stored, err := message.ParseEntry(found.Value)
 		if err == nil && !stored.Gone {

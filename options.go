@@ -7,8 +7,11 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"github.com/itscales/scales/internal/canonical"
 	"github.com/itscales/scales/internal/coding"
@@ -247,6 +250,7 @@ func (c *cacheConfig) validate() (*url.URL, *canonical.Rules, error) {
 
 type readConfig struct {
 	localCopy int64
+	replicas  []redis.UniversalClient
 
 	guards localcopy.Guards // tests only
 }
@@ -261,7 +265,16 @@ func LocalCopy(bytes int64) ReadOption {
 	return readOption(func(c *readConfig) { c.localCopy = bytes })
 }
 
+// Replicas names clients of replicas of the cache's Redis, that reads may go to in turn: a client for each, or one that
+// chooses among several, such as that of a cluster with ReadOnly. Scales never closes them. Reads of what a replica has not got
+// yet go to the primary: whoever has the reply to a write sees that write, and no read shows something older than what the
+// same process has shown. A replica that fails is left alone for a second.
+func Replicas(clients ...redis.UniversalClient) ReadOption {
+	return readOption(func(c *readConfig) { c.replicas = clients })
+}
+
 func (c *readConfig) validate(r *require) {
+	r.that(!slices.Contains(c.replicas, nil), "option Replicas: nil client")
 	r.that(c.localCopy >= 0, "option LocalCopy: %d is negative", c.localCopy)
 }
 

@@ -5,14 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/itscales/scales/internal/canonical"
 	"github.com/itscales/scales/internal/localcopy"
 	"github.com/itscales/scales/internal/message"
+	"github.com/itscales/scales/internal/outage"
 	"github.com/itscales/scales/internal/partition"
 	"github.com/itscales/scales/internal/representation"
+	"github.com/itscales/scales/internal/streamid"
 )
 
 // A reader answers the reads of one server, or of one CacheFirst middleware: from its copy of the cache, or from Redis.
@@ -20,6 +24,9 @@ type reader struct {
 	cache *Cache
 	copy  *localcopy.Copy[*representation.Representation]
 	local bool // there is room for a copy, so the change logs are followed
+
+	replicas []*replica
+	turn     atomic.Uint32 // counts the reads that replicas were asked for
 
 	start     sync.Once
 	mu        sync.Mutex
@@ -32,8 +39,23 @@ type reader struct {
 // a millisecond, unless Redis goes away in the meantime.
 const reachPatience = 250 * time.Millisecond
 
+// A replica is one that reads may go to.
+type replica struct {
+	*partition.Replica
+	away *outage.Log
+	next atomic.Int64 // when it is asked again after a failure, in ns
+}
+
+// replicaPause is how long a replica is left alone that has failed.
+const replicaPause = time.Second
+
 func (c *Cache) newReader(config readConfig) *reader {
 	rd := &reader{cache: c, local: config.localCopy > 0, stop: func() {}}
+	for i, client := range config.replicas {
+		rd.replicas = append(rd.replicas, &replica{
+			Replica: c.store.Replica(client), away: outage.New(c.config.logger, "Redis replica "+strconv.Itoa(i+1)),
+		})
+	}
 	rd.copy = localcopy.New[*representation.Representation](len(c.store.All()), config.localCopy, config.guards)
 	return rd
 }
@@ -64,15 +86,47 @@ func (rd *reader) answer(w http.ResponseWriter, r *http.Request, key string) err
 
 // fetch gets an entry from Redis, and keeps it in the copy.
 func (rd *reader) fetch(ctx context.Context, part *localcopy.Part[*representation.Representation], key string) (*representation.Representation, error) {
-	return part.Fetch(ctx, key, func(string) (localcopy.Fetched[*representation.Representation], error) {
+	return part.Fetch(ctx, key, func(since string) (fetched localcopy.Fetched[*representation.Representation], err error) {
 		// Others may wait for it when this client has left.
-		stored, err := rd.cache.read(context.WithoutCancel(ctx), key)
-		if err != nil {
-			return localcopy.Fetched[*representation.Representation]{}, err
+		stored, at, err := rd.load(context.WithoutCancel(ctx), key, since)
+		fetched.At = at
+		if err == nil {
+			fetched.Value = prepare(stored)
+			fetched.Size, fetched.Keep = fetched.Value.Size(), true
 		}
-		prepared := prepare(stored)
-		return localcopy.Fetched[*representation.Representation]{Value: prepared, Size: prepared.Size(), Keep: true}, nil
+		return fetched, err
 	})
+}
+
+// load reads an entry: from a replica if there is one that has the change log up to since, else from the primary. at is
+// up to where what was read shows the log, "" if that is not known.
+func (rd *reader) load(ctx context.Context, key, since string) (stored *message.Entry, at string, err error) {
+	if found, ok := rd.askReplica(ctx, key, since); ok {
+		stored, err = rd.cache.entryOf(key, found.Found)
+		return stored, found.At, err
+	}
+	stored, err = rd.cache.read(ctx, key)
+	return stored, "", err
+}
+
+// askReplica asks one of the replicas, each in its turn. It is not ok if that cannot be asked, or is behind.
+func (rd *reader) askReplica(ctx context.Context, key, since string) (found partition.FoundAt, ok bool) {
+	if len(rd.replicas) == 0 {
+		return found, false
+	}
+	r := rd.replicas[int(rd.turn.Add(1)%uint32(len(rd.replicas)))]
+	if time.Now().UnixNano() < r.next.Load() {
+		return found, false
+	}
+	ctx, cancel := context.WithTimeout(ctx, rd.cache.config.timeout)
+	defer cancel()
+	found, err := r.Read(ctx, key)
+	r.away.Note(err)
+	if err != nil {
+		r.next.Store(time.Now().Add(replicaPause).UnixNano())
+		return found, false
+	}
+	return found, !streamid.Less(found.At, since)
 }
 
 // prepare makes an entry ready to be served.
@@ -84,10 +138,12 @@ func prepare(stored *message.Entry) *representation.Representation {
 
 // reach returns when reads show what the change logs have up to there.
 func (rd *reader) reach(ctx context.Context, reach partition.Reach) {
-	if !rd.local {
-		return // every read asks Redis
+	switch {
+	case rd.local:
+		rd.start.Do(rd.follow)
+	case len(rd.replicas) == 0:
+		return // every read asks the primary
 	}
-	rd.start.Do(rd.follow)
 	ctx, cancel := context.WithTimeout(ctx, reachPatience)
 	defer cancel()
 	for number, id := range reach {

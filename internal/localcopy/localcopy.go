@@ -35,6 +35,9 @@ type Copy[V any] struct {
 type Guards struct {
 	// NoRaceCheck keeps what was fetched although its key has changed meanwhile.
 	NoRaceCheck bool
+
+	// NoReplicaCheck lets a fetch bring what is older than the log that was read.
+	NoReplicaCheck bool
 }
 
 // New returns an empty copy of a cache with so many partitions, which holds up to limit bytes.

@@ -46,6 +46,7 @@ type Part[V any] struct {
 	unreachable bool
 	read        string // the id up to which the log was read
 	promised    string // the id that somebody relies on; "" if nobody does
+	seen        string // the id up to which a fetch has shown the log
 	flights     map[string]*flight[V]
 	waiters     map[*waiter]struct{}
 	stale       *time.Timer
@@ -100,6 +101,9 @@ type Fetched[V any] struct {
 	Value V
 	Size  int  // of the value, in bytes
 	Keep  bool // it may be kept
+
+	// At is the id up to which the value shows the log, \"\" if that is not known.
+	At string
 }
 
 // Fetch gets a value from where it comes from and keeps it. Calls for a key while a fetch of it is under way share it,
@@ -137,6 +141,9 @@ func (p *Part[V]) land(key string, f *flight[V], fetched Fetched[V]) {
 	if p.flights[key] == f {
 		delete(p.flights, key)
 	}
+	if fetched.At != "" && streamid.Less(p.seen, fetched.At) {
+		p.seen = fetched.At
+	}
 	kept := false
 	if f.err == nil && fetched.Keep && p.following && (!f.changed || p.copy.guards.NoRaceCheck) {
 		kept = p.keep(key, fetched)
@@ -147,12 +154,18 @@ func (p *Part[V]) land(key string, f *flight[V], fetched Fetched[V]) {
 	}
 }
 
-// since returns the id that a fetch has to show. The caller holds mu.
+// since returns the id that a fetch has to show: nobody is to see something older than what was seen. The caller holds mu.
 func (p *Part[V]) since() string {
-	if p.promised != "" && streamid.Less(p.read, p.promised) {
-		return p.promised
+	if p.copy.guards.NoReplicaCheck {
+		return ""
 	}
-	return p.read
+	since := p.read
+	for _, id := range [...]string{p.promised, p.seen} {
+		if id != "" && streamid.Less(since, id) {
+			since = id
+		}
+	}
+	return since
 }
 
 // keep puts a value into the copy. The caller holds mu.
@@ -234,7 +247,7 @@ func (p *Part[V]) Answered(end bool) {
 func (p *Part[V]) Lost() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.promised = ""
+	p.promised, p.seen = "", ""
 	p.void()
 }
 

@@ -273,14 +273,20 @@ func (p *Partition) sendMisses(keys []string) ([]Found, error) {
 	if len(reply) != 1+2*len(keys) {
 		return nil, fmt.Errorf("read script: %d values for %d keys", len(reply), len(keys))
 	}
-	found := make([]Found, len(keys))
-	for i := range keys {
-		found[i].Filled, found[i].Unsure = text(reply[0]) == "1", text(reply[0]) == "unsure"
-		found[i].Value, found[i].Exists = reply[1+2*i].(string)
-		found[i].Listed = reply[2+2*i] == int64(1)
-		found[i].Lost = found[i].Listed && !found[i].Exists
+	return parseFound(text(reply[0]), reply[1:]), nil
+}
+
+// parseFound reads what the read scripts say of entries: for each its value, and whether the index has its key.
+func parseFound(filled string, reply []any) []Found {
+	found := make([]Found, len(reply)/2)
+	for i := range found {
+		f := &found[i]
+		f.Filled, f.Unsure = filled == "1", filled == "unsure"
+		f.Value, f.Exists = reply[2*i].(string)
+		f.Listed = reply[2*i+1] == int64(1)
+		f.Lost = f.Listed && !f.Exists
 	}
-	return found, nil
+	return found
 }
 
 // Ticket takes a ticket.
