@@ -47,7 +47,7 @@ func all(t testing.TB) *coding.Encoder {
 
 func TestWhatIsEncodedIsDecodedAgain(t *testing.T) {
 	encoder := all(t)
-	for _, size := range []int{300, 2 << 10, 16 << 10, 200 << 10, 1<<20 - 1, 3 << 20} {
+	for _, size := range []int{300, 2 << 10, 16 << 10, 200 << 10, 1<<20 + 1} {
 		body := page(size, 1)
 		codings := encoder.Encode("text/html", body)
 		if len(codings) != 3 {
@@ -198,10 +198,11 @@ func TestTheDefaultsAreValid(t *testing.T) {
 }
 
 // An encoder that is used again must not let an earlier body show in a later one: the tag of a coding is that of the
-// identity with a suffix, so all processes have to make the same bytes.
+// identity with a suffix, so all processes have to make the same bytes. With one pool of brotli writers for bodies of all
+// sizes it fails.
 func TestCodingsDoNotDependOnWhatWasEncodedBefore(t *testing.T) {
 	var bodies [][]byte
-	for seed, size := range []int{100, 200, 300, 1 << 10, 2000, 5000, 60_000, 70_000, 130_000, 1<<20 - 100, 1<<20 + 100, 2_500_000} {
+	for seed, size := range []int{100, 200, 300, 1 << 10, 2000, 5000, 60_000, 70_000, 130_000, 1<<20 - 100, 1<<20 + 100} {
 		bodies = append(bodies, page(size, uint64(seed)))
 	}
 	bodies = append(bodies, append(noise(1500), page(1500, 9)...), bytes.Repeat([]byte{0}, 100_000))
@@ -210,7 +211,7 @@ func TestCodingsDoNotDependOnWhatWasEncodedBefore(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	for range 80 {
+	for range 40 {
 		i := random.IntN(len(bodies))
 		codings := encoder.Encode("text/plain", bodies[i])
 		if first[i] == nil {

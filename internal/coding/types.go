@@ -89,7 +89,8 @@ func isCompressed(mainType, subtype string) bool {
 			"vnd.android.package-archive":
 			return true
 		}
-		return strings.HasPrefix(subtype, "vnd.openxmlformats-officedocument.") || strings.HasPrefix(subtype, "vnd.oasis.opendocument.") ||
+		return strings.HasPrefix(subtype, "vnd.openxmlformats-officedocument.") ||
+			strings.HasPrefix(subtype, "vnd.oasis.opendocument.") ||
 			strings.HasSuffix(subtype, "+zip") || strings.HasSuffix(subtype, "+gzip") || strings.HasSuffix(subtype, "+zstd")
 	}
 	return false

@@ -128,7 +128,7 @@ func randomQuestion(random *rand.Rand) question {
 	pick := func(values ...string) string { return values[random.IntN(len(values))] }
 	tag := func() string { return pick(`"v"`, `"v"`, `W/"v"`, `"w"`, `"a,b"`, `""`, `W/"w"`, `v`, `"v`, `W/v`) }
 	date := func() string {
-		return pick(weekBefore, lastWeek, lastWeek, weekAfter, "Tuesday, 17-Nov-26 10:00:00 GMT", "Tue Nov 17 10:00:00 2026", "no date")
+		return pick(weekBefore, lastWeek, lastWeek, weekAfter, "Tuesday, 17-Nov-20 10:00:00 GMT", "Tue Nov 17 10:00:00 2020", "no date")
 	}
 	list := func() string {
 		if random.IntN(8) == 0 {

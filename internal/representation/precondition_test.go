@@ -9,8 +9,8 @@ import (
 )
 
 const (
-	weekBefore = "Tue, 10 Nov 2026 10:00:00 GMT"
-	weekAfter  = "Tue, 24 Nov 2026 10:00:00 GMT"
+	weekBefore = "Tue, 10 Nov 2020 10:00:00 GMT"
+	weekAfter  = "Tue, 24 Nov 2020 10:00:00 GMT"
 )
 
 func TestPreconditions(t *testing.T) { // RFC 9110 §13
@@ -49,7 +49,7 @@ func TestPreconditions(t *testing.T) { // RFC 9110 §13
 		{"If-Unmodified-Since: no date", strong, fields("If-Unmodified-Since", "yesterday"), 200},
 		{"If-Unmodified-Since: two dates", strong, fields("If-Unmodified-Since", weekBefore, "If-Unmodified-Since", weekBefore), 200},
 		{"If-Unmodified-Since: without Last-Modified", bare, fields("If-Unmodified-Since", weekBefore), 200},
-		{"If-Unmodified-Since: obsolete forms", strong, fields("If-Unmodified-Since", "Tuesday, 10-Nov-26 10:00:00 GMT"), 412},
+		{"If-Unmodified-Since: obsolete forms", strong, fields("If-Unmodified-Since", "Tuesday, 10-Nov-20 10:00:00 GMT"), 412},
 
 		// §13.1.2
 		{"If-None-Match: it is the one", strong, fields("If-None-Match", `"v"`), 304},
@@ -71,7 +71,7 @@ func TestPreconditions(t *testing.T) { // RFC 9110 §13
 		{"If-Modified-Since: no date", dated, fields("If-Modified-Since", "0"), 200},
 		{"If-Modified-Since: two dates", dated, fields("If-Modified-Since", lastWeek, "If-Modified-Since", lastWeek), 200},
 		{"If-Modified-Since: without Last-Modified", bare, fields("If-Modified-Since", weekAfter), 200},
-		{"If-Modified-Since: asctime", dated, fields("If-Modified-Since", "Tue Nov 17 10:00:00 2026"), 304},
+		{"If-Modified-Since: asctime", dated, fields("If-Modified-Since", "Tue Nov 17 10:00:00 2020"), 304},
 
 		// §13.2.2
 		{"If-Match before If-Unmodified-Since", strong, fields("If-Match", `"v"`, "If-Unmodified-Since", weekBefore), 200},

@@ -129,7 +129,7 @@ func TestIfRange(t *testing.T) { // RFC 9110 §13.1.5
 		{"no tag there", "", lastWeek, []string{`"v"`}, 200},
 		{"any is none", `"v"`, lastWeek, []string{"*"}, 200},
 		{"the date", `"v"`, lastWeek, []string{lastWeek}, 206},
-		{"the date in another form", "", lastWeek, []string{"Tuesday, 17-Nov-26 10:00:00 GMT"}, 206},
+		{"the date in another form", "", lastWeek, []string{"Tuesday, 17-Nov-20 10:00:00 GMT"}, 206},
 		{"an earlier date", "", lastWeek, []string{weekBefore}, 200},
 		{"a later date", "", lastWeek, []string{weekAfter}, 200},
 		{"no date there", `"v"`, "", []string{lastWeek}, 200},

@@ -21,7 +21,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const lastWeek = "Tue, 17 Nov 2026 10:00:00 GMT"
+const lastWeek = "Tue, 17 Nov 2020 10:00:00 GMT"
 
 // page is an entry as applications have it.
 func page() representation.Source {

@@ -8,7 +8,7 @@ import (
 )
 
 // A Note is what the Cache-Status of an answer says (RFC 9211).
-type Note int
+type Note uint8
 
 // The notes.
 const (

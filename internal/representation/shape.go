@@ -73,7 +73,8 @@ var (
 	acceptEncoding = []string{"Accept-Encoding"}
 )
 
-// planOf sorts the fields of a source into those that are shared and those that are its own, each with those of a 304 first.
+// planOf sorts the fields of a source into those that are shared and those that are its own, each with those of a 304
+// first.
 func planOf(source Source, hasCodings, hasTag bool) plan {
 	p := plan{status: source.Status, hasTag: hasTag}
 	p.shared = make([]fieldValues, 0, 8)
@@ -226,8 +227,8 @@ const (
 var shapes = shapeTable{shapes: make(map[string]weak.Pointer[shape])}
 
 // shapeTable finds the shape that another representation has already. Its memory is bounded: it holds at most maxShapes
-// keys of maxShapeKey bytes, and the shapes only as long as a representation uses them. When it is full of shapes that are
-// in use, further ones belong to one representation each, and count for its size.
+// keys of maxShapeKey bytes, and the shapes only as long as a representation uses them. When it is full of shapes that
+// are in use, further ones belong to one representation each, and count for its size.
 type shapeTable struct {
 	mu     sync.Mutex
 	shapes map[string]weak.Pointer[shape]
@@ -240,10 +241,11 @@ func (t *shapeTable) find(p plan) *shape {
 	if len(key) <= maxShapeKey {
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		if s := t.shapes[string(key)].Value(); s != nil {
+		pointer, known := t.shapes[string(key)]
+		if s := pointer.Value(); s != nil {
 			return s
 		}
-		if t.hasRoom() {
+		if known || t.hasRoom() {
 			s := p.shape()
 			t.shapes[string(key)] = weak.Make(s)
 			return s

@@ -52,7 +52,8 @@ func isTagged(name string) bool {
 		"X-Robots-Tag", "Timing-Allow-Origin", "Origin-Agent-Cluster", "Sourcemap":
 		return true
 	}
-	return strings.HasPrefix(name, "Content-") || strings.HasPrefix(name, "Access-Control-") || strings.HasPrefix(name, "Cross-Origin-")
+	return strings.HasPrefix(name, "Content-") || strings.HasPrefix(name, "Access-Control-") ||
+		strings.HasPrefix(name, "Cross-Origin-")
 }
 
 func writeNumber(digest hash.Hash, n int) {
