@@ -38,7 +38,9 @@
 //
 // A resource is named by its key, the canonical form of its request target: "/tracks/7.json", "/tracks?page=2". What
 // counts in a key is an option of the Cache, because all three modules must agree: [QueryParameters], [Hosts],
-// [MaxKeyLength]. A hit is answered with the stored status, header and body. A miss is a 404 if the cache was filled,
+// [MaxKeyLength]. A hit is answered with the stored status, header and body, from the server's [LocalCopy] if it is there, in the
+// content coding that the request accepts, and only if the preconditions of the request do not say that the client has it
+// (RFC 9110). A miss is a 404 if the cache was filled,
 // and a 503 if it never was or has been lost; it does not reach the application. [Delegate] names the reads that
 // cannot be stored, such as a search; they travel as jobs. [NotFound] replaces the 404 page.
 //
