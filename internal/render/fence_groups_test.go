@@ -247,7 +247,7 @@ func (h *history) judgeGroups(ctx context.Context, want map[string][]string) {
 			h.fail("groups of %s: %w", key, err)
 		}
 		if !slices.Equal(groups, want[key]) {
-			h.drift("%s is in the groups %q, in the application in %q", key, groups, want[key])
+			h.driftOf(key, "is in the groups %q, in the application in %q", groups, want[key])
 		}
 	}
 	for _, group := range h.groups {

@@ -56,6 +56,10 @@ type history struct {
 	started   int
 	named     map[string]bool // the keys that a job has named
 	settled   map[string]int  // of each key the version from which on somebody relies on it
+	enqueued  int             // jobs
+	queue     []int           // those that have not ended, in order
+	promised  map[string]bool // the keys that the cache has, unless something explains why not
+	drifted   map[string]bool // the keys that differ when all is quiet
 	notes     []string
 	verdict   verdict
 }
@@ -65,6 +69,7 @@ type verdict struct {
 	seed  uint64
 	drift []string // differences between cache and application when all was quiet
 	stale []string // reads that showed what they must not show at that moment, such as after a reply no trace of the job
+	wrong []string // what a verify has reported that was not so, or has not reported
 	err   error    // what kept the history from its end
 	notes []string // what happened, if it is of interest
 
@@ -78,6 +83,12 @@ type counts struct {
 	crashes     int
 	markCrashes int // of them while a group was being marked, or just then
 	walkCrashes int // and in the middle of a step of a walk
+
+	compared  int // keys with the application by a verify
+	looks     int // at keys, for that
+	unsettled int // of compared: something explained the difference for too long
+	reports   int // of differences, beside the history
+	repairs   int
 }
 
 func (c *counts) add(more counts) {
@@ -86,22 +97,29 @@ func (c *counts) add(more counts) {
 	c.crashes += more.crashes
 	c.markCrashes += more.markCrashes
 	c.walkCrashes += more.walkCrashes
+	c.compared += more.compared
+	c.looks += more.looks
+	c.unsettled += more.unsettled
+	c.reports += more.reports
+	c.repairs += more.repairs
 }
 
 func (c counts) String() string {
 	return fmt.Sprintf("%d renders, %d reads of members of groups that had changed, "+
-		"%d crashes, %d of them in the change of a group and %d in a walk",
-		c.renders, c.memberReads, c.crashes, c.markCrashes, c.walkCrashes)
+		"%d crashes, %d of them in the change of a group and %d in a walk; "+
+		"verifies of %d keys with %d looks, %d unsettled, %d true reports of pages that nobody had named, %d repairs",
+		c.renders, c.memberReads, c.crashes, c.markCrashes, c.walkCrashes, c.compared, c.looks, c.unsettled, c.reports, c.repairs)
 }
 
-func (v *verdict) holds() bool { return len(v.drift)+len(v.stale) == 0 && v.err == nil }
+func (v *verdict) holds() bool { return len(v.drift)+len(v.stale)+len(v.wrong) == 0 && v.err == nil }
 
 // play plays the history of a seed and returns what came of it, and a function that waits for its processes to end.
 func play(client redis.UniversalClient, namespace string, seed uint64, guards partition.Guards) (v verdict, end func()) {
 	d := newDice(seed, 0)
 	h := &history{
 		seed: seed, client: client, dice: d, app: newApplication(),
-		named: make(map[string]bool), settled: make(map[string]int), calmed: make(chan struct{}), renderTimeout: 5 * time.Second,
+		named: make(map[string]bool), settled: make(map[string]int), promised: make(map[string]bool), drifted: make(map[string]bool),
+		calmed: make(chan struct{}), renderTimeout: 5 * time.Second,
 	}
 	h.keys = []string{"/a", "/h", "/v", "/b"}[:1+d.n(4)] // of three partitions the first three keys are in one each
 	slices.Sort(h.keys)
@@ -125,7 +143,7 @@ func play(client redis.UniversalClient, namespace string, seed uint64, guards pa
 		h.renderTimeout, h.vague = 20*time.Millisecond, true
 	}
 	h.careless = d.oneIn(8)
-	h.crashes.Store(int64(d.n(4)))
+	h.crashes.Store(int64(d.n(5)))
 	config := h.storeConfig
 	config.Client = client
 	h.observer = partition.New(config)
@@ -151,17 +169,23 @@ func (h *history) run(ctx context.Context) {
 	for i, p := range slices.Clone(h.processes) {
 		scripts.Go(func() { h.script(ctx, newDice(h.seed, uint64(i)+1), p) })
 	}
-	var reader sync.WaitGroup
-	reader.Go(func() { h.watch(ctx) })
+	var readers sync.WaitGroup
+	readers.Go(func() { h.watch(ctx) })
+	if h.storeConfig.Guards == (partition.Guards{}) { // else there is drift, which no repair may hide
+		home := h.processes[0]
+		readers.Go(func() { h.verify(ctx, home) })
+	}
 	scripts.Wait()
 	if h.meeting {
 		h.meet(ctx)
 	}
 	h.calm.Store(true)
 	close(h.calmed)
-	reader.Wait()
+	readers.Wait()
 	h.heal(ctx)
-	h.judge(ctx)
+	if h.judge(ctx) {
+		h.judgeVerify(ctx)
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, p := range h.processes {

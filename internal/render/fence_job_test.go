@@ -3,7 +3,7 @@ package render_test
 import (
 	"context"
 	"fmt"
-	"net/http"
+	"net/http/httptest"
 	"slices"
 	"sync"
 
@@ -23,10 +23,22 @@ type job struct {
 	outside []partition.Operation // what programs outside of jobs do to the cache
 	marks   []string              // groups that they have changed
 	known   map[string]page       // what the cache had when the handler began
+	number  int                   // in the queue; 0 if it is not there
 }
 
 func (h *history) newJob(name string) *job {
-	return &job{name: name, written: make(map[string]page), changed: make(map[string]int), known: h.known()}
+	j := &job{name: name, written: make(map[string]page), changed: make(map[string]int), known: h.known()}
+	h.enqueue(j)
+	return j
+}
+
+// keys returns the keys that the job names.
+func (j *job) keys() []string {
+	keys := slices.Clone(j.needs)
+	for _, op := range slices.Concat(j.writes, j.outside) {
+		keys = append(keys, op.Key)
+	}
+	return keys
 }
 
 // script runs a few jobs, one after the other, on a process that is replaced when it dies.
@@ -109,6 +121,7 @@ func (h *history) begin(p *process, key string) change {
 // change changes a key in the handler of a job.
 func (h *history) change(ctx context.Context, d *dice, p *process, j *job, c change, to state, groups []string) {
 	c.is = h.app.change(c.key, to, groups)
+	h.promise(c.key)
 	h.note("%s: %s has version %d, state %d, groups %q", j.name, c.key, c.is.version, c.is.state, groups)
 	p.pause(ctx)
 	h.tell(ctx, d, p, j, c)
@@ -165,7 +178,9 @@ func (h *history) tell(ctx context.Context, d *dice, p *process, j *job, c chang
 func (h *history) represent(op *partition.Operation, read page) bool {
 	switch read.state {
 	case live:
-		entry := message.Entry{Ticket: op.Ticket, Status: http.StatusOK, Body: []byte(h.app.body(op.Key, read))}
+		answer := httptest.NewRecorder() // it has the fields that a render stores
+		h.app.answer(answer, op.Key, read)
+		entry := message.Entry{Ticket: op.Ticket, Status: answer.Code, Header: answer.Result().Header, Body: answer.Body.Bytes()}
 		value, err := message.AppendEntry(nil, &entry)
 		if err != nil {
 			h.fail("make an entry: %w", err)
@@ -205,6 +220,7 @@ func (h *history) perform(ctx context.Context, d *dice, p *process, j *job) {
 			h.fail("%s on process %d: %w", j.name, p.number, err)
 			return
 		}
+		h.finish(j)
 		h.note("%s: is replied to: %v", j.name, results)
 		for _, result := range results {
 			if result.State == render.Stored || result.State == render.Destroyed {
@@ -227,11 +243,8 @@ func (h *history) perform(ctx context.Context, d *dice, p *process, j *job) {
 func (h *history) name(j *job) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for _, key := range j.needs {
+	for _, key := range j.keys() {
 		h.named[key] = true
-	}
-	for _, op := range slices.Concat(j.writes, j.outside) {
-		h.named[op.Key] = true
 	}
 }
 

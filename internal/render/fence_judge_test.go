@@ -95,11 +95,17 @@ func (h *history) drift(format string, args ...any) {
 	h.verdict.drift = append(h.verdict.drift, fmt.Sprintf(format, args...))
 }
 
-// judge waits until all is quiet and compares the cache with the application.
-func (h *history) judge(ctx context.Context) {
+// driftOf notes that a key differs.
+func (h *history) driftOf(key, format string, args ...any) {
+	h.drifted[key] = true
+	h.drift("%s %s", key, fmt.Sprintf(format, args...))
+}
+
+// judge waits until all is quiet and compares the cache with the application. False means that it could not.
+func (h *history) judge(ctx context.Context) bool {
 	if err := h.quiet(ctx); err != nil {
 		h.fail("waiting for quiet: %w", err)
-		return
+		return false
 	}
 	listed := make(map[string]bool)
 	for _, p := range h.observer.All() {
@@ -116,19 +122,20 @@ func (h *history) judge(ctx context.Context) {
 		s, err := h.read(ctx, key)
 		if err != nil {
 			h.fail("read %s: %w", key, err)
-			return
+			return false
 		}
 		is := h.app.look(key)
 		if difference := h.compare(key, s, is); difference != "" {
-			h.drift("%s %s", key, difference)
+			h.driftOf(key, "%s", difference)
 		} else if s.nothing == listed[key] {
-			h.drift("%s is listed: %t, although it shows nothing: %t", key, listed[key], s.nothing)
+			h.driftOf(key, "is listed: %t, although it shows nothing: %t", listed[key], s.nothing)
 		}
 		if !s.nothing {
 			members[key] = is.groups
 		}
 	}
 	h.judgeGroups(ctx, members)
+	return true
 }
 
 // compare returns how the cache differs from the application.

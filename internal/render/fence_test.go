@@ -87,8 +87,8 @@ func campaign(t *testing.T, client redis.UniversalClient, count int, guards part
 
 // TestFence plays random histories of many workers and an application with a mutable store, with pauses and crashes at
 // every step. When all is quiet every entry equals what the application answers, and is in the groups that the application
-// has it in; who has the reply to a change, of keys or of groups, reads that change or a later one; and nobody ever reads
-// what the application never answered.
+// has it in; who has the reply to a change, of keys or of groups, reads that change or a later one; nobody ever reads what
+// the application never answered; and a verify, beside it and at the end, reports what has drifted and nothing else.
 func TestFence(t *testing.T) {
 	check := func(t *testing.T, client *redis.Client, count int) {
 		campaign(t, many(t, client), count, partition.Guards{}, func(v verdict) (enough bool) {
@@ -97,7 +97,7 @@ func TestFence(t *testing.T) {
 			}
 			t.Errorf("history %d: %v\n%s\nwhat happened:\n%s\n"+
 				"to play it again, which the scheduler may let end otherwise: go test ./internal/render -run %s -count 50 -histories 1 -seed %d",
-				v.seed, v.err, strings.Join(slices.Concat(v.drift, v.stale), "\n"), strings.Join(v.notes, "\n"), t.Name(), v.seed)
+				v.seed, v.err, strings.Join(slices.Concat(v.drift, v.stale, v.wrong), "\n"), strings.Join(v.notes, "\n"), t.Name(), v.seed)
 			return true
 		})
 	}
@@ -115,7 +115,7 @@ func TestFence(t *testing.T) {
 }
 
 // TestFenceFailsWithoutAGuard switches off what the fence is made of, one at a time. The cache then drifts, in histories
-// like those of TestFence. Without marks only the last change of a group can leave a page behind, so all of those histories
+// like those of TestFence, and a verify reports it. Without marks only the last change of a group can leave a page behind, so all of those histories
 // end as some of TestFence do: with keys that join groups which change.
 func TestFenceFailsWithoutAGuard(t *testing.T) {
 	const most = 10_000
@@ -131,14 +131,14 @@ func TestFenceFailsWithoutAGuard(t *testing.T) {
 		t.Run(test.guard, func(t *testing.T) {
 			drifted := false
 			campaign(t, many(t, redistest.Shared(t)), most, test.guards, func(v verdict) (enough bool) {
-				if v.err != nil {
-					t.Errorf("history %d: %v", v.seed, v.err)
+				if v.err != nil || len(v.wrong) > 0 {
+					t.Errorf("history %d: %v\n%s\n%s", v.seed, v.err, strings.Join(slices.Concat(v.drift, v.wrong), "\n"), strings.Join(v.notes, "\n"))
 				}
 				if len(v.drift) > 0 && !drifted {
 					drifted = true
 					t.Logf("history %d: %s", v.seed, strings.Join(v.drift, "\n"))
 				}
-				return drifted || v.err != nil
+				return drifted || v.err != nil || len(v.wrong) > 0
 			})
 			if !drifted && !t.Failed() {
 				t.Errorf("%d histories without drift: it is not this guard that prevents it", most)
