@@ -19,8 +19,6 @@ import (
 
 	"github.com/itscales/scales/internal/canonical"
 	"github.com/itscales/scales/internal/coding"
-	"github.com/itscales/scales/internal/field"
-	"github.com/itscales/scales/internal/message"
 	"github.com/itscales/scales/internal/outage"
 	"github.com/itscales/scales/internal/partition"
 	"github.com/itscales/scales/internal/render"
@@ -203,76 +201,6 @@ func (c *Cache) Get(ctx context.Context, key string) (Entry, error) {
 	return Entry{Status: stored.Status, Header: stored.Header, Body: stored.Body, PushOnly: stored.PushOnly}, nil
 }
 
-// read is Get for a canonical key.
-func (c *Cache) read(ctx context.Context, key string) (*message.Entry, error) {
-	timed, cancel := context.WithTimeout(ctx, c.config.timeout)
-	defer cancel()
-	found, err := c.store.Of(key).Read(timed, key)
-	if ctx.Err() == nil { // a client that has left is no outage
-		c.outage.Note(err)
-	}
-	if err != nil {
-		return nil, c.unavailable(err)
-	}
-	return c.entryOf(key, found)
-}
-
-// entryOf returns the entry that was found, or the error that says what was found instead.
-func (c *Cache) entryOf(key string, found partition.Found) (*message.Entry, error) {
-	if found.Exists {
-		stored, err := message.ParseEntry(found.Value)
-		if err == nil && !stored.Gone {
-			return stored, nil
-		}
-		if err == nil {
-			return nil, fmt.Errorf("%w: %s", ErrNotFound, key)
-		}
-		c.config.logger.Error("scales: an entry cannot be decoded and counts as lost", "key", key, "error", err)
-		c.heal(key)
-		return nil, fmt.Errorf("%w: %s: %w", ErrLost, key, err)
-	}
-	switch {
-	case found.Lost:
-		c.heal(key)
-		return nil, fmt.Errorf("%w: %s", ErrLost, key)
-	case found.Unsure:
-		return nil, fmt.Errorf("%w: %s", ErrUnsure, key)
-	case !found.Filled:
-		return nil, fmt.Errorf("%w: %s", ErrNotFilled, key)
-	}
-	return nil, fmt.Errorf("%w: %s", ErrNotFound, key)
-}
-
-// heal makes a key whose entry was lost pending, for a worker to render it; not more than one in a while, for reads are
-// many. Push-only entries come back with their next push.
-func (c *Cache) heal(key string) {
-	const interval = 10 * time.Millisecond
-	last, now := c.healed.Load(), time.Now().UnixNano()
-	if now-last < int64(interval) || !c.healed.CompareAndSwap(last, now) {
-		return
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
-		return
-	}
-	c.healing.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), c.config.timeout)
-		defer cancel()
-		if err := c.commit(ctx, []partition.Operation{update(key, "", "lost")}); err != nil {
-			c.config.logger.Warn("scales: a lost entry could not be made pending", "key", key, "error", err)
-		}
-	})
-}
-
-// exists reports whether a canonical key has an entry or a tombstone. When in doubt it does: a render tells.
-func (c *Cache) exists(key string) bool {
-	ctx, cancel := context.WithTimeout(context.Background(), c.config.timeout)
-	defer cancel()
-	found, err := c.store.Of(key).Read(ctx, key)
-	return err != nil || found.Exists || found.Lost
-}
-
 func (c *Cache) parse(key string) (string, error) {
 	canonicalKey, err := c.rules.Parse(key)
 	if err != nil {
@@ -315,50 +243,6 @@ func (c *Cache) Destroy(ctx context.Context, keys ...string) error {
 // Update has resources rendered by a worker. It returns when that is recorded in Redis, not when it is done.
 func (c *Cache) Update(ctx context.Context, keys ...string) error {
 	return c.change(ctx, keys, func(key string) partition.Operation { return update(key, "", "update") })
-}
-
-// UpdateGroups has all members of groups rendered by workers. It returns when that is recorded in Redis, not when it is
-// done.
-func (c *Cache) UpdateGroups(ctx context.Context, groups ...string) error {
-	groups, err := c.parseGroups(groups)
-	if err != nil {
-		return err
-	}
-	return c.markGroups(ctx, "", groups)
-}
-
-// markGroups has the members of groups made pending in every partition.
-func (c *Cache) markGroups(ctx context.Context, job string, groups []string) error {
-	if len(groups) == 0 {
-		return nil
-	}
-	problems := make([]error, len(c.store.All()))
-	var marking sync.WaitGroup
-	for i, p := range c.store.All() {
-		marking.Go(func() {
-			for part := range slices.Chunk(groups, partition.GroupsAtOnce) {
-				if _, problems[i] = p.Mark(ctx, part, 0, job); problems[i] != nil {
-					return
-				}
-			}
-		})
-	}
-	marking.Wait()
-	if err := errors.Join(problems...); err != nil {
-		return c.unavailable(err)
-	}
-	c.kickRenderers()
-	return nil
-}
-
-// parseGroups checks groups and returns the names under which they are known in the cache.
-func (c *Cache) parseGroups(groups []string) ([]string, error) {
-	for _, group := range groups {
-		if err := field.ValidGroup(group); err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrGroup, err)
-		}
-	}
-	return c.rules.GroupsEverywhere(groups), nil
 }
 
 // update returns the change that makes a key pending.
@@ -512,53 +396,6 @@ func (c *Cache) Keys(ctx context.Context) iter.Seq2[string, error] {
 			}
 		}
 	}
-}
-
-// MarkFilled declares that the cache holds every resource, so that a miss is a true 404. It is for applications that push
-// everything; Worker.Fill does it by itself. A Fill that is unfinished is not gone on with after that.
-func (c *Cache) MarkFilled(ctx context.Context) error {
-	doubts, err := c.doubts(ctx)
-	if err != nil {
-		return err
-	}
-	begun := make([]partition.Filling, len(c.store.All()))
-	for i, p := range c.store.All() {
-		incarnation, err := p.Incarnation(ctx)
-		if err != nil {
-			return c.unavailable(err)
-		}
-		begun[i].Incarnation = incarnation
-	}
-	if err := c.endFill(ctx, begun); err != nil {
-		return err
-	}
-	return c.endDoubts(ctx, doubts)
-}
-
-// beginFill records in each partition that a fill has begun, or goes on with one that has not ended, unless anew.
-func (c *Cache) beginFill(ctx context.Context, anew bool) ([]partition.Filling, error) {
-	begun := make([]partition.Filling, len(c.store.All()))
-	for i, p := range c.store.All() {
-		var err error
-		if begun[i], err = p.BeginFill(ctx, anew); err != nil {
-			return nil, c.unavailable(err)
-		}
-	}
-	return begun, nil
-}
-
-// endFill marks each partition as filled if it is in the incarnation in which the fill began.
-func (c *Cache) endFill(ctx context.Context, begun []partition.Filling) error {
-	for i, p := range c.store.All() {
-		marked, err := p.MarkFilled(ctx, begun[i].Position)
-		if err != nil {
-			return c.unavailable(err)
-		}
-		if !marked {
-			return fmt.Errorf("%w: Redis lost partition %d during the fill", ErrNotFilled, p.Number)
-		}
-	}
-	return nil
 }
 
 // awaitLayout waits until Redis can be asked whether the cache is laid out as this one is, or ctx ends.

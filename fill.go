@@ -228,3 +228,50 @@ func (f *fill) firstFailed() error {
 	}
 	return nil
 }
+
+// MarkFilled declares that the cache holds every resource, so that a miss is a true 404. It is for applications that push
+// everything; Worker.Fill does it by itself. A Fill that is unfinished is not gone on with after that.
+func (c *Cache) MarkFilled(ctx context.Context) error {
+	doubts, err := c.doubts(ctx)
+	if err != nil {
+		return err
+	}
+	begun := make([]partition.Filling, len(c.store.All()))
+	for i, p := range c.store.All() {
+		incarnation, err := p.Incarnation(ctx)
+		if err != nil {
+			return c.unavailable(err)
+		}
+		begun[i].Incarnation = incarnation
+	}
+	if err := c.endFill(ctx, begun); err != nil {
+		return err
+	}
+	return c.endDoubts(ctx, doubts)
+}
+
+// beginFill records in each partition that a fill has begun, or goes on with one that has not ended, unless anew.
+func (c *Cache) beginFill(ctx context.Context, anew bool) ([]partition.Filling, error) {
+	begun := make([]partition.Filling, len(c.store.All()))
+	for i, p := range c.store.All() {
+		var err error
+		if begun[i], err = p.BeginFill(ctx, anew); err != nil {
+			return nil, c.unavailable(err)
+		}
+	}
+	return begun, nil
+}
+
+// endFill marks each partition as filled if it is in the incarnation in which the fill began.
+func (c *Cache) endFill(ctx context.Context, begun []partition.Filling) error {
+	for i, p := range c.store.All() {
+		marked, err := p.MarkFilled(ctx, begun[i].Position)
+		if err != nil {
+			return c.unavailable(err)
+		}
+		if !marked {
+			return fmt.Errorf("%w: Redis lost partition %d during the fill", ErrNotFilled, p.Number)
+		}
+	}
+	return nil
+}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/itscales/scales/internal/coding"
 	"github.com/itscales/scales/internal/message"
 	"github.com/itscales/scales/internal/partition"
 	"github.com/itscales/scales/internal/render"
@@ -65,6 +66,11 @@ func (o *observation) differs(stored *message.Entry) string {
 		return fmt.Sprintf("status %d, the application answers %d", stored.Status, asked.Status)
 	case !bytes.Equal(asked.Body, stored.Body):
 		return "the body differs"
+	}
+	for _, c := range stored.Codings {
+		if plain, err := coding.Decode(c.Name, c.Body, len(stored.Body)); err != nil || !bytes.Equal(plain, stored.Body) {
+			return "its coding " + c.Name + " is not that of the body"
+		}
 	}
 	for name := range asked.Header {
 		if !reflect.DeepEqual(asked.Header[name], stored.Header[name]) {

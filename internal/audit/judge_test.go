@@ -1,6 +1,8 @@
 package audit_test
 
 import (
+	"bytes"
+	"compress/gzip"
 	"net/http"
 	"testing"
 
@@ -17,6 +19,14 @@ func agreed() *world {
 	w.answer.Value = entry(message.Entry{Ticket: at(0), Body: []byte("a page"), Header: http.Header{"Content-Type": {"text/plain"}}})
 	w.render(5)
 	return w
+}
+
+func coded(body string) []message.Coding {
+	var coded bytes.Buffer
+	w := gzip.NewWriter(&coded)
+	_, _ = w.Write([]byte(body)) // a buffer takes everything
+	_ = w.Close()
+	return []message.Coding{{Name: "gzip", Body: coded.Bytes()}}
 }
 
 func TestWhatCountsAsADifference(t *testing.T) {
@@ -50,6 +60,15 @@ func TestWhatCountsAsADifference(t *testing.T) {
 		{"a field more", func(w *world) {
 			store(w, message.Entry{Header: http.Header{"Content-Type": {"text/plain"}, "X": {"y"}}, Body: []byte("a page")})
 		}, audit.Stale, `X: "y", which the application does not send`},
+		{"codings, where there were none", func(w *world) {
+			store(w, message.Entry{Header: plain, Body: []byte("a page"), Codings: coded("a page")})
+		}, audit.Current, ""},
+		{"a coding of another body", func(w *world) {
+			store(w, message.Entry{Header: plain, Body: []byte("a page"), Codings: coded("a pale")})
+		}, audit.Stale, "its coding gzip is not that of the body"},
+		{"a coding that is broken", func(w *world) {
+			store(w, message.Entry{Header: plain, Body: []byte("a page"), Codings: []message.Coding{{Name: "br", Body: []byte("by hand")}}})
+		}, audit.Stale, "its coding br is not that of the body"},
 		{"the groups", func(w *world) { w.status.Groups = []string{"g"} }, audit.Stale, `it is in the groups ["g"], the application says ["g" "h"]`},
 		{"the members of groups", func(w *world) { w.status.Listed = 1 }, audit.Stale, `1 of its groups ["g" "h"] have it among their members`},
 		{"the index", func(w *world) { w.status.Indexed = false }, audit.Stale, "the entry is not in the index"},
