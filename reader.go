@@ -170,21 +170,29 @@ func (rd *reader) follow() {
 	rd.cache.mu.Lock()
 	rd.cache.copies[rd] = struct{}{}
 	rd.cache.mu.Unlock()
-	rd.cache.onClose(rd.close)
+	rd.cache.onClose(func() { rd.close(context.Background()) })
 }
 
-// close ends what keeps the copy current. Reads ask Redis from then on.
-func (rd *reader) close() {
+// close ends what keeps the copy current, and waits for it until ctx ends. Reads ask Redis from then on.
+func (rd *reader) close(ctx context.Context) {
 	rd.mu.Lock()
 	rd.stopped = true
 	stop := rd.stop
 	rd.mu.Unlock()
 	stop()
-	rd.following.Wait()
 	rd.copy.Close()
 	rd.cache.mu.Lock()
 	delete(rd.cache.copies, rd)
 	rd.cache.mu.Unlock()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		rd.following.Wait()
+	}()
+	select {
+	case <-ended:
+	case <-ctx.Done():
+	}
 }
 
 // warm reads entries into the copy until it has all of them or is nearly full. Keys that come meanwhile may be missing.

@@ -72,7 +72,7 @@ func (s *Server) Warm(ctx context.Context) error { return s.reader.warm(ctx) }
 // Close refuses further jobs and waits until those under way are answered, or ctx ends. It comes after
 // http.Server.Shutdown.
 func (s *Server) Close(ctx context.Context) error {
-	defer s.reader.close()
+	defer s.reader.close(ctx)
 	if err := s.producer.Close(ctx); err != nil {
 		return fmt.Errorf("scales: server: %w", err)
 	}

@@ -2,6 +2,7 @@ package localcopy
 
 import (
 	"context"
+	"errors"
 	"math"
 	"sync"
 	"sync/atomic"
@@ -59,6 +60,9 @@ type flight[V any] struct {
 	err     error
 	changed bool // the key has changed since it was begun; guarded by mu of the part
 }
+
+// errPanicked is what those get who wait for a fetch that has panicked.
+var errPanicked = errors.New("the fetch has panicked")
 
 // A waiter waits until the log was read up to an id.
 type waiter struct {
@@ -122,16 +126,18 @@ func (p *Part[V]) Fetch(ctx context.Context, key string, get func(since string) 
 			return none, context.Cause(ctx)
 		}
 	}
-	f := &flight[V]{done: make(chan struct{})}
+	f := &flight[V]{done: make(chan struct{}), err: errPanicked}
 	p.flights[key] = f
 	since := p.since()
 	p.mu.Unlock()
 
-	defer close(f.done)
 	var fetched Fetched[V]
+	defer func() {
+		p.land(key, f, fetched)
+		close(f.done)
+	}()
 	fetched, f.err = get(since)
 	f.value = fetched.Value
-	p.land(key, f, fetched)
 	return f.value, f.err
 }
 
