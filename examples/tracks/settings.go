@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -24,11 +25,14 @@ type settings struct {
 	redisCluster  string
 	redisSentinel string
 	redisMaster   string
+	redisReplicas string
 
 	database    string
 	namespace   string
 	partitions  int
 	concurrency int
+	localCopy   *int64 // nil for the default of Scales
+	warm        bool
 	deadline    time.Duration
 	maxBody     int64
 	lease       time.Duration
@@ -43,6 +47,9 @@ type settings struct {
 
 // roleNames are the roles, as the flag -role knows them.
 var roleNames = []string{"all", "server", "worker", "fill", "verify", "explain", "app"}
+
+// servingRoles are those that read the cache for clients.
+var servingRoles = []string{"all", "server"}
 
 // keysFrom is where a fill gets its keys, as the flag -keys knows it.
 var keysFrom = []string{"database", "links"}
@@ -59,10 +66,13 @@ func parseSettings(arguments []string, stderr io.Writer) (settings, error) {
 	flags.StringVar(&s.redisCluster, "redis-cluster", "", "`addresses` of nodes of a Redis Cluster, host:port separated by commas")
 	flags.StringVar(&s.redisSentinel, "redis-sentinel", "", "`addresses` of Redis Sentinels, host:port separated by commas")
 	flags.StringVar(&s.redisMaster, "redis-master", "", "`name` of the master that the Sentinels watch")
+	flags.StringVar(&s.redisReplicas, "redis-replicas", "", "`URLs` of replicas that a server may read from, separated by commas")
 	flags.StringVar(&s.database, "db", "tracks.db", "`file` of the SQLite database; made and filled if it is new")
 	flags.StringVar(&s.namespace, "namespace", "tracks", "`name` that tells applications in one Redis apart")
 	flags.IntVar(&s.partitions, "partitions", 1, "`number` of partitions of the cache")
 	flags.IntVar(&s.concurrency, "concurrency", 16, "`number` of requests, and of renders, that the application gets at once")
+	flags.Func("local-copy", "`bytes` of memory for a server's copy of the cache; 0 has every read ask Redis (default: that of Scales)", s.setLocalCopy)
+	flags.BoolVar(&s.warm, "warm", false, "have a server read the cache into its copy before it is ready")
 	flags.DurationVar(&s.deadline, "deadline", 15*time.Second, "how long a server waits for the reply to a write")
 	flags.Int64Var(&s.maxBody, "max-body", 1<<20, "largest request body in `bytes`")
 	flags.DurationVar(&s.lease, "lease", 5*time.Second, "how long a worker may be silent before others take over its jobs")
@@ -82,6 +92,15 @@ func parseSettings(arguments []string, stderr io.Writer) (settings, error) {
 		return settings{}, err
 	}
 	return s, nil
+}
+
+func (s *settings) setLocalCopy(text string) error {
+	bytes, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return errors.New("it must be a number of bytes")
+	}
+	s.localCopy = &bytes
+	return nil
 }
 
 // takeArguments reads what follows the flags: explain takes a key, nothing else takes anything.
@@ -120,7 +139,39 @@ func (s settings) validate() error {
 	check(s.workDelay >= 0, "-work-delay must not be negative, not %v", s.workDelay)
 	check(s.renderDelay >= 0, "-render-delay must not be negative, not %v", s.renderDelay)
 	check(slices.Contains(keysFrom, s.keys), "-keys must be one of %s, not %q", strings.Join(keysFrom, ", "), s.keys)
+	wrong = append(wrong, s.validateReads()...)
 	return errors.Join(append(wrong, s.validateRedis()...)...)
+}
+
+// validateReads checks the flags that are about how a server reads the cache.
+func (s settings) validateReads() []error {
+	var wrong []error
+	for _, given := range []struct {
+		flag string
+		is   bool
+	}{{"-local-copy", s.localCopy != nil}, {"-warm", s.warm}, {"-redis-replicas", s.redisReplicas != ""}} {
+		if given.is && !slices.Contains(servingRoles, s.role) {
+			wrong = append(wrong, fmt.Errorf("%s is for -role %s, not for %s", given.flag, strings.Join(servingRoles, " and "), s.role))
+		}
+	}
+	if s.localCopy != nil && *s.localCopy < 0 {
+		wrong = append(wrong, fmt.Errorf("-local-copy must not be negative, not %d", *s.localCopy))
+	}
+	if s.warm && s.localCopy != nil && *s.localCopy == 0 {
+		wrong = append(wrong, errors.New("-warm and -local-copy 0 exclude each other"))
+	}
+	if s.redisReplicas == "" {
+		return wrong
+	}
+	if s.redisURL == "" && s.redisSentinel == "" {
+		wrong = append(wrong, errors.New("-redis-replicas needs -redis or -redis-sentinel"))
+	}
+	for _, one := range strings.Split(s.redisReplicas, ",") {
+		if _, err := redis.ParseURL(one); err != nil {
+			wrong = append(wrong, fmt.Errorf("-redis-replicas must be URLs as redis://127.0.0.1:6379, separated by commas: %w", err))
+		}
+	}
+	return wrong
 }
 
 // validateRedis checks that the flags name one Redis, in one way.
