@@ -70,10 +70,12 @@ type benchmark struct {
 }
 
 var benchmarks = map[string]benchmark{
-	"get":   {benchGet, 2 * time.Second},
-	"queue": {benchQueue, 2 * time.Second},
-	"storm": {benchStorm, 0},
-	"group": {benchGroup, 5 * time.Second},
+	"get":      {benchGet, 2 * time.Second},
+	"get304":   {benchGet304, 2 * time.Second},
+	"getredis": {benchGetRedis, 2 * time.Second},
+	"queue":    {benchQueue, 2 * time.Second},
+	"storm":    {benchStorm, 0},
+	"group":    {benchGroup, 5 * time.Second},
 }
 
 func run(ctx context.Context, args []string, out io.Writer) error {
@@ -82,15 +84,15 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	name := flags.String("run", "", "which benchmark to run: "+names)
 	flags.StringVar(&s.redis, "redis", "", "redis:// URL of the Redis to use; by default a redis-server is started")
-	seconds := flags.Float64("seconds", 0, "queue: length of one measurement, by default 2; group: least length of one, by default 5")
+	seconds := flags.Float64("seconds", 0, "length of one measurement, by default 2; group: least length of one, by default 5")
 	flags.IntVar(&s.rounds, "rounds", 5, "pairs of measurements, with queue at each number of callers")
 	flags.IntVar(&s.writes, "writes", 2000, "storm: how many writes are sent at once")
 	flags.IntVar(&s.memberCount, "members", 10_000, "group: how many members it has")
 	flags.IntVar(&s.rate, "rate", 200, "group: how many writes are due in a second")
 	flags.IntVar(&s.groupLimit, "grouplimit", 256, "group: how many members are rendered before the change is answered")
 	flags.DurationVar(&s.renderTime, "rendertime", 0, "group: how long a render takes besides the work that it is")
-	flags.IntVar(&s.heap, "heap", 64, "queue: MiB of memory that the process holds besides, so that the collector is not what is measured")
-	flags.StringVar(&s.profile, "profile", "", "file for a CPU profile; the label side tells whose a sample is")
+	flags.IntVar(&s.heap, "heap", 64, "queue, get: MiB of memory that a process holds besides, so that the collector is not what is measured")
+	flags.StringVar(&s.profile, "profile", "", "file for a CPU profile: of this process, where the label side tells whose a sample is; with get, of the process of our server, one for each page")
 	if err := flags.Parse(args); err != nil {
 		return fmt.Errorf("%w: %w", errUsage, err)
 	}
