@@ -69,6 +69,18 @@ get304: ## Answers 304 from the local copy against a bare handler
 getredis: ## Reads from Redis against a handler that does a GET for each
 	go run ./internal/bench -run getredis
 
+.PHONY: memory
+memory: ## What a million entries need beyond keys and values, in Redis and in a local copy; 4 GB
+	go run ./internal/bench -run memory
+
+.PHONY: fill
+fill: ## A fill of a trivial application against plain pipelined SETs
+	go run ./internal/bench -run fill
+
+.PHONY: propagate
+propagate: ## From the commit of a write until a second server serves it, against a PING
+	go run ./internal/bench -run propagate
+
 .PHONY: cover
 cover: ## Statement coverage of all packages, as cover.out and cover.html
 	go test -coverpkg=./... -coverprofile=cover.out ./...

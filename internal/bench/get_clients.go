@@ -39,6 +39,16 @@ type sample struct {
 	header  http.Header // without Date, which net/http adds
 	body    []byte
 	length  int // of the response on the wire
+
+	begins   []byte // what every response begins with
+	response []byte // the last one
+}
+
+// copy returns a sample for another connection.
+func (s *sample) copy() *sample {
+	c := *s
+	c.response = make([]byte, s.length)
+	return &c
 }
 
 func (s *sample) same(other *sample) bool {
@@ -83,7 +93,10 @@ func sampleOf(ctx context.Context, addr, path string, header http.Header) (*samp
 		return nil, fmt.Errorf("GET %s: status %d", path, response.StatusCode)
 	}
 	response.Header.Del("Date")
-	return &sample{header, request.Bytes(), response.StatusCode, response.Header, body, wire.Len()}, nil
+	return &sample{
+		sent: header, request: request.Bytes(), status: response.StatusCode, header: response.Header, body: body, length: wire.Len(),
+		begins: fmt.Appendf(nil, "HTTP/1.1 %d ", response.StatusCode), response: make([]byte, wire.Len()),
+	}, nil
 }
 
 // read has all clients read for a window. The response has the same length each time, and its status line is looked at.
@@ -97,7 +110,7 @@ func (b *reads) read(ctx context.Context, process *readerProcess, s *sample, win
 	)
 	for range readConnections {
 		group.Go(func() {
-			if err := readOver(ctx, process.addr, s, &requests, &ending); err != nil {
+			if err := readOver(ctx, process.addr, s.copy(), &requests, &ending); err != nil {
 				cancel(err)
 			}
 		})
@@ -137,19 +150,26 @@ func readOver(ctx context.Context, addr string, s *sample, requests *atomic.Int6
 		return err
 	}
 	defer connection.Close()
-	status := fmt.Appendf(nil, "HTTP/1.1 %d ", s.status)
-	response := make([]byte, s.length)
 	for !ending.Load() && ctx.Err() == nil {
-		if _, err := connection.Write(s.request); err != nil {
+		if err := s.exchange(connection); err != nil {
 			return err
-		}
-		if _, err := io.ReadFull(connection, response); err != nil {
-			return err
-		}
-		if !bytes.HasPrefix(response, status) {
-			return fmt.Errorf("a response begins with %q", response[:min(40, len(response))])
 		}
 		requests.Add(1)
+	}
+	return nil
+}
+
+// exchange makes the request again. The response is to be as long as the first was, with the same status; it is in
+// s.response until the next exchange of the sample.
+func (s *sample) exchange(connection net.Conn) error {
+	if _, err := connection.Write(s.request); err != nil {
+		return err
+	}
+	if _, err := io.ReadFull(connection, s.response); err != nil {
+		return err
+	}
+	if !bytes.HasPrefix(s.response, s.begins) {
+		return fmt.Errorf("a response begins with %q", s.response[:min(40, len(s.response))])
 	}
 	return nil
 }
