@@ -232,10 +232,6 @@ func (p *program) openApplication(ctx context.Context) (*store, http.Handler, er
 	return s, app, nil
 }
 
-// groupLimit is how many pages of an artist are current when the reply to a change of the artist arrives: three for each
-// track.
-const groupLimit = 3000
-
 func (p *program) openWorker(ctx context.Context, cache *scales.Cache) (*scales.Worker, *store, error) {
 	s, app, err := p.openApplication(ctx)
 	if err != nil {
@@ -244,7 +240,7 @@ func (p *program) openWorker(ctx context.Context, cache *scales.Cache) (*scales.
 	worker, err := scales.NewWorker(cache, app,
 		scales.Concurrency(p.concurrency),
 		scales.RenderConcurrency(p.concurrency),
-		scales.GroupLimit(groupLimit),
+		scales.GroupLimit(p.groupLimit),
 		scales.Lease(p.lease),
 	)
 	if err != nil {

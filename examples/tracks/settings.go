@@ -32,6 +32,7 @@ type settings struct {
 	deadline    time.Duration
 	maxBody     int64
 	lease       time.Duration
+	groupLimit  int
 	origin      string
 	workDelay   time.Duration
 	renderDelay time.Duration
@@ -40,6 +41,10 @@ type settings struct {
 	keys        string
 	anew        bool
 }
+
+// groupLimit is how many pages of an artist are current when the reply to a change of the artist arrives, unless a flag says
+// otherwise: three for each track.
+const groupLimit = 3000
 
 // roleNames are the roles, as the flag -role knows them.
 var roleNames = []string{"all", "server", "worker", "fill", "verify", "explain", "app"}
@@ -66,6 +71,7 @@ func parseSettings(arguments []string, stderr io.Writer) (settings, error) {
 	flags.DurationVar(&s.deadline, "deadline", 15*time.Second, "how long a server waits for the reply to a write")
 	flags.Int64Var(&s.maxBody, "max-body", 1<<20, "largest request body in `bytes`")
 	flags.DurationVar(&s.lease, "lease", 5*time.Second, "how long a worker may be silent before others take over its jobs")
+	flags.IntVar(&s.groupLimit, "group-limit", groupLimit, "`number` of pages of an artist that are current when a change of the artist is answered")
 	flags.StringVar(&s.origin, "origin", "http://localhost", "`URL` (scheme, host, port) under which pages are rendered")
 	flags.DurationVar(&s.workDelay, "work-delay", 0, "sleep in writes, after the change of the database")
 	flags.DurationVar(&s.renderDelay, "render-delay", 0, "sleep in GETs, after reading the database")
@@ -116,6 +122,7 @@ func (s settings) validate() error {
 	check(s.deadline > 0, "-deadline must be positive, not %v", s.deadline)
 	check(s.maxBody >= 1, "-max-body must be at least 1, not %d", s.maxBody)
 	check(s.lease > 0, "-lease must be positive, not %v", s.lease)
+	check(s.groupLimit >= 0, "-group-limit must not be negative, not %d", s.groupLimit)
 	check(origin(s.origin), "-origin must be http:// or https:// and a host, not %q", s.origin)
 	check(s.workDelay >= 0, "-work-delay must not be negative, not %v", s.workDelay)
 	check(s.renderDelay >= 0, "-render-delay must not be negative, not %v", s.renderDelay)

@@ -29,6 +29,7 @@ func TestFlagsThatMakeNoSense(t *testing.T) {
 		{"-role app -deadline -1s", "-deadline"},
 		{"-role app -max-body -1", "-max-body"},
 		{"-role app -lease -5s", "-lease"},
+		{"-role app -group-limit -1", "-group-limit"},
 		{"-role app -work-delay -1ms", "-work-delay"},
 		{"-role app -render-delay -1ms", "-render-delay"},
 		{"-role app -keys sitemap", "-keys"},
