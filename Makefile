@@ -7,7 +7,7 @@ WRITES ?= 20000
 
 .PHONY: help
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
 
 .PHONY: check
 check: ## Formatting, modules, go vet and staticcheck
@@ -56,6 +56,30 @@ storm: ## 2000 writes to one page at once, with and without shared renders
 .PHONY: group
 group: ## 200 writes/s while a group of 10000 entries changes, and while it does not
 	go run ./internal/bench -run group
+
+.PHONY: get
+get: ## Reads from the local copy against a bare handler
+	go run ./internal/bench -run get
+
+.PHONY: get304
+get304: ## Answers 304 from the local copy against a bare handler
+	go run ./internal/bench -run get304
+
+.PHONY: getredis
+getredis: ## Reads from Redis against a handler that does a GET for each
+	go run ./internal/bench -run getredis
+
+.PHONY: memory
+memory: ## What a million entries need beyond keys and values, in Redis and in a local copy; 4 GB
+	go run ./internal/bench -run memory
+
+.PHONY: fill
+fill: ## A fill of a trivial application against plain pipelined SETs
+	go run ./internal/bench -run fill
+
+.PHONY: propagate
+propagate: ## From the commit of a write until a second server serves it, against a PING
+	go run ./internal/bench -run propagate
 
 .PHONY: cover
 cover: ## Statement coverage of all packages, as cover.out and cover.html

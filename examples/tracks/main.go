@@ -10,7 +10,9 @@
 //	tracks -role server -redis redis://127.0.0.1:6379 -listen 127.0.0.1:8080
 //	tracks -role fill   -redis redis://127.0.0.1:6379 -db tracks.db
 //
-// There may be any number of servers and workers. -role verify compares the cache with the application, and with -repair
+// There may be any number of servers and workers. A server keeps a copy of what is read in its own memory: -local-copy says
+// how much, -warm has it read everything before it is ready, and -redis-replicas names replicas of Redis from which it may
+// get what it has not got. -role verify compares the cache with the application, and with -repair
 // renders again what differs; -role explain /tracks/7 shows what the cache knows of a page. -role app serves the bare application, without a cache, to compare.
 //
 // A line "ready <role>" on standard output says that the process is at work, with the address if it listens; fill and

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -27,8 +28,6 @@ const (
 // connectRedis makes a client of the Redis that the flags name, or of one inside this process if they name none.
 // close ends both.
 func (s settings) connectRedis() (client redis.UniversalClient, closeRedis func() error, err error) {
-	// Planned maintenance of hosted Redis is announced in a way that other Redis servers do not know.
-	unannounced := &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	switch {
 	case s.redisCluster != "":
 		client = redis.NewClusterClient(&redis.ClusterOptions{
@@ -39,7 +38,7 @@ func (s settings) connectRedis() (client redis.UniversalClient, closeRedis func(
 			WriteTimeout:             redisTimeout,
 			ContextTimeoutEnabled:    true,
 			PoolSize:                 redisConnections,
-			MaintNotificationsConfig: unannounced,
+			MaintNotificationsConfig: unannounced(),
 		})
 	case s.redisSentinel != "":
 		client = redis.NewFailoverClient(&redis.FailoverOptions{
@@ -57,19 +56,47 @@ func (s settings) connectRedis() (client redis.UniversalClient, closeRedis func(
 		if err != nil {
 			return nil, nil, &usageError{fmt.Errorf("-redis: %w", err)}
 		}
-		client = newClient(options, unannounced)
+		client = newClient(options)
 	default:
 		embedded, closeEmbedded, err := startEmbeddedRedis()
 		if err != nil {
 			return nil, nil, err
 		}
-		client = newClient(&redis.Options{Addr: embedded.Addr()}, unannounced)
+		client = newClient(&redis.Options{Addr: embedded.Addr()})
 		return client, func() error {
 			defer closeEmbedded()
 			return client.Close()
 		}, nil
 	}
 	return client, client.Close, nil
+}
+
+// unannounced turns something off: planned maintenance of hosted Redis is announced in a way that other Redis servers do not
+// know.
+func unannounced() *maintnotifications.Config {
+	return &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+}
+
+// connectReplicas makes a client of each replica that the flags name. Whoever gets them closes them.
+func (s settings) connectReplicas() (clients []redis.UniversalClient, err error) {
+	if s.redisReplicas == "" {
+		return nil, nil
+	}
+	for _, one := range strings.Split(s.redisReplicas, ",") {
+		options, err := redis.ParseURL(one)
+		if err != nil {
+			return nil, errors.Join(&usageError{fmt.Errorf("-redis-replicas: %w", err)}, closeAll(clients))
+		}
+		clients = append(clients, newClient(options))
+	}
+	return clients, nil
+}
+
+func closeAll(clients []redis.UniversalClient) (err error) {
+	for _, client := range clients {
+		err = errors.Join(err, client.Close())
+	}
+	return err
 }
 
 // startEmbeddedRedis starts a Redis inside this process, and the clock by which its keys expire.
@@ -102,14 +129,14 @@ func startEmbeddedRedis() (embedded *miniredis.Miniredis, closeEmbedded func(), 
 }
 
 // newClient makes a client of one Redis. What a URL has set in options stays.
-func newClient(options *redis.Options, maintenance *maintnotifications.Config) *redis.Client {
+func newClient(options *redis.Options) *redis.Client {
 	setDefault(&options.DialTimeout, redisDialTimeout)
 	setDefault(&options.DialerRetries, 1)
 	setDefault(&options.ReadTimeout, redisTimeout)
 	setDefault(&options.WriteTimeout, redisTimeout)
 	setDefault(&options.PoolSize, redisConnections)
 	options.ContextTimeoutEnabled = true
-	options.MaintNotificationsConfig = maintenance
+	options.MaintNotificationsConfig = unannounced()
 	return redis.NewClient(options)
 }
 

@@ -56,11 +56,14 @@ func (p *program) runServer(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.drain(ctx, c.close)) }()
-	server, err := p.newServer(c.cache)
+	server, err := p.newServer(c)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.drain(ctx, server.Close)) }()
+	if err := p.warmUp(ctx, c, server); err != nil {
+		return err
+	}
 	listener, err := p.openListener()
 	if err != nil {
 		return err
@@ -119,7 +122,7 @@ func (p *program) runAll(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
-	server, err := p.newServer(c.cache)
+	server, err := p.newServer(c)
 	if err != nil {
 		return err
 	}
@@ -145,6 +148,9 @@ func (p *program) runAll(ctx context.Context) (err error) {
 		return nil // told to stop while filling, which is no failure here: it has nothing to finish
 	}
 	if err != nil {
+		return err
+	}
+	if err := p.warmUp(ctx, c, server); err != nil {
 		return err
 	}
 	if err := p.ready(listener); err != nil {
@@ -180,16 +186,17 @@ func (a *activity) wait() error {
 	return a.err
 }
 
-// connectedCache is the cache with its connection to Redis.
+// connectedCache is the cache with its connections to Redis.
 type connectedCache struct {
-	cache  *scales.Cache
-	client redis.UniversalClient
+	cache    *scales.Cache
+	client   redis.UniversalClient
+	replicas []redis.UniversalClient
 	// closeClient ends the connection.
 	closeClient func() error
 }
 
 func (c *connectedCache) close(ctx context.Context) error {
-	return errors.Join(c.cache.Close(ctx), c.closeClient())
+	return errors.Join(c.cache.Close(ctx), c.closeClient(), closeAll(c.replicas))
 }
 
 func (p *program) openCache() (*connectedCache, error) {
@@ -207,15 +214,37 @@ func (p *program) openCache() (*connectedCache, error) {
 	if err != nil {
 		return nil, errors.Join(&usageError{err}, closeClient())
 	}
-	return &connectedCache{cache: cache, client: client, closeClient: closeClient}, nil
+	replicas, err := p.connectReplicas()
+	if err != nil {
+		return nil, errors.Join(err, closeClient())
+	}
+	return &connectedCache{cache: cache, client: client, replicas: replicas, closeClient: closeClient}, nil
 }
 
-func (p *program) newServer(cache *scales.Cache) (*scales.Server, error) {
-	server, err := scales.NewServer(cache, scales.Deadline(p.deadline), scales.MaxBody(p.maxBody))
+func (p *program) newServer(c *connectedCache) (*scales.Server, error) {
+	options := []scales.ServerOption{scales.Deadline(p.deadline), scales.MaxBody(p.maxBody), scales.Replicas(c.replicas...)}
+	if p.localCopy != nil {
+		options = append(options, scales.LocalCopy(*p.localCopy))
+	}
+	server, err := scales.NewServer(c.cache, options...)
 	if err != nil {
 		return nil, &usageError{err}
 	}
 	return server, nil
+}
+
+// warmUp has a server read the cache into its copy, if the flags say so. A server that is to be warm needs Redis at its start.
+func (p *program) warmUp(ctx context.Context, c *connectedCache, server *scales.Server) error {
+	if !p.warm {
+		return nil
+	}
+	if err := ping(ctx, c.client); err != nil {
+		return err
+	}
+	if err := server.Warm(ctx); err != nil {
+		return fmt.Errorf("warming the server: %w", err)
+	}
+	return nil
 }
 
 func (p *program) openApplication(ctx context.Context) (*store, http.Handler, error) {
@@ -232,10 +261,6 @@ func (p *program) openApplication(ctx context.Context) (*store, http.Handler, er
 	return s, app, nil
 }
 
-// groupLimit is how many pages of an artist are current when the reply to a change of the artist arrives: three for each
-// track.
-const groupLimit = 3000
-
 func (p *program) openWorker(ctx context.Context, cache *scales.Cache) (*scales.Worker, *store, error) {
 	s, app, err := p.openApplication(ctx)
 	if err != nil {
@@ -244,7 +269,7 @@ func (p *program) openWorker(ctx context.Context, cache *scales.Cache) (*scales.
 	worker, err := scales.NewWorker(cache, app,
 		scales.Concurrency(p.concurrency),
 		scales.RenderConcurrency(p.concurrency),
-		scales.GroupLimit(groupLimit),
+		scales.GroupLimit(p.groupLimit),
 		scales.Lease(p.lease),
 	)
 	if err != nil {

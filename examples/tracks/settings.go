@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -24,14 +25,18 @@ type settings struct {
 	redisCluster  string
 	redisSentinel string
 	redisMaster   string
+	redisReplicas string
 
 	database    string
 	namespace   string
 	partitions  int
 	concurrency int
+	localCopy   *int64 // nil for the default of Scales
+	warm        bool
 	deadline    time.Duration
 	maxBody     int64
 	lease       time.Duration
+	groupLimit  int
 	origin      string
 	workDelay   time.Duration
 	renderDelay time.Duration
@@ -41,8 +46,15 @@ type settings struct {
 	anew        bool
 }
 
+// groupLimit is how many pages of an artist are current when the reply to a change of the artist arrives, unless a flag says
+// otherwise: three for each track.
+const groupLimit = 3000
+
 // roleNames are the roles, as the flag -role knows them.
 var roleNames = []string{"all", "server", "worker", "fill", "verify", "explain", "app"}
+
+// servingRoles are those that read the cache for clients.
+var servingRoles = []string{"all", "server"}
 
 // keysFrom is where a fill gets its keys, as the flag -keys knows it.
 var keysFrom = []string{"database", "links"}
@@ -59,13 +71,17 @@ func parseSettings(arguments []string, stderr io.Writer) (settings, error) {
 	flags.StringVar(&s.redisCluster, "redis-cluster", "", "`addresses` of nodes of a Redis Cluster, host:port separated by commas")
 	flags.StringVar(&s.redisSentinel, "redis-sentinel", "", "`addresses` of Redis Sentinels, host:port separated by commas")
 	flags.StringVar(&s.redisMaster, "redis-master", "", "`name` of the master that the Sentinels watch")
+	flags.StringVar(&s.redisReplicas, "redis-replicas", "", "`URLs` of replicas that a server may read from, separated by commas")
 	flags.StringVar(&s.database, "db", "tracks.db", "`file` of the SQLite database; made and filled if it is new")
 	flags.StringVar(&s.namespace, "namespace", "tracks", "`name` that tells applications in one Redis apart")
 	flags.IntVar(&s.partitions, "partitions", 1, "`number` of partitions of the cache")
 	flags.IntVar(&s.concurrency, "concurrency", 16, "`number` of requests, and of renders, that the application gets at once")
+	flags.Func("local-copy", "`bytes` of memory for a server's copy of the cache; 0 has every read ask Redis (default: that of Scales)", s.setLocalCopy)
+	flags.BoolVar(&s.warm, "warm", false, "have a server read the cache into its copy before it is ready")
 	flags.DurationVar(&s.deadline, "deadline", 15*time.Second, "how long a server waits for the reply to a write")
 	flags.Int64Var(&s.maxBody, "max-body", 1<<20, "largest request body in `bytes`")
 	flags.DurationVar(&s.lease, "lease", 5*time.Second, "how long a worker may be silent before others take over its jobs")
+	flags.IntVar(&s.groupLimit, "group-limit", groupLimit, "`number` of pages of an artist that are current when a change of the artist is answered")
 	flags.StringVar(&s.origin, "origin", "http://localhost", "`URL` (scheme, host, port) under which pages are rendered")
 	flags.DurationVar(&s.workDelay, "work-delay", 0, "sleep in writes, after the change of the database")
 	flags.DurationVar(&s.renderDelay, "render-delay", 0, "sleep in GETs, after reading the database")
@@ -82,6 +98,15 @@ func parseSettings(arguments []string, stderr io.Writer) (settings, error) {
 		return settings{}, err
 	}
 	return s, nil
+}
+
+func (s *settings) setLocalCopy(text string) error {
+	bytes, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return errors.New("it must be a number of bytes")
+	}
+	s.localCopy = &bytes
+	return nil
 }
 
 // takeArguments reads what follows the flags: explain takes a key, nothing else takes anything.
@@ -116,11 +141,44 @@ func (s settings) validate() error {
 	check(s.deadline > 0, "-deadline must be positive, not %v", s.deadline)
 	check(s.maxBody >= 1, "-max-body must be at least 1, not %d", s.maxBody)
 	check(s.lease > 0, "-lease must be positive, not %v", s.lease)
+	check(s.groupLimit >= 0, "-group-limit must not be negative, not %d", s.groupLimit)
 	check(origin(s.origin), "-origin must be http:// or https:// and a host, not %q", s.origin)
 	check(s.workDelay >= 0, "-work-delay must not be negative, not %v", s.workDelay)
 	check(s.renderDelay >= 0, "-render-delay must not be negative, not %v", s.renderDelay)
 	check(slices.Contains(keysFrom, s.keys), "-keys must be one of %s, not %q", strings.Join(keysFrom, ", "), s.keys)
+	wrong = append(wrong, s.validateReads()...)
 	return errors.Join(append(wrong, s.validateRedis()...)...)
+}
+
+// validateReads checks the flags that are about how a server reads the cache.
+func (s settings) validateReads() []error {
+	var wrong []error
+	for _, given := range []struct {
+		flag string
+		is   bool
+	}{{"-local-copy", s.localCopy != nil}, {"-warm", s.warm}, {"-redis-replicas", s.redisReplicas != ""}} {
+		if given.is && !slices.Contains(servingRoles, s.role) {
+			wrong = append(wrong, fmt.Errorf("%s is for -role %s, not for %s", given.flag, strings.Join(servingRoles, " and "), s.role))
+		}
+	}
+	if s.localCopy != nil && *s.localCopy < 0 {
+		wrong = append(wrong, fmt.Errorf("-local-copy must not be negative, not %d", *s.localCopy))
+	}
+	if s.warm && s.localCopy != nil && *s.localCopy == 0 {
+		wrong = append(wrong, errors.New("-warm and -local-copy 0 exclude each other"))
+	}
+	if s.redisReplicas == "" {
+		return wrong
+	}
+	if s.redisURL == "" && s.redisSentinel == "" {
+		wrong = append(wrong, errors.New("-redis-replicas needs -redis or -redis-sentinel"))
+	}
+	for _, one := range strings.Split(s.redisReplicas, ",") {
+		if _, err := redis.ParseURL(one); err != nil {
+			wrong = append(wrong, fmt.Errorf("-redis-replicas must be URLs as redis://127.0.0.1:6379, separated by commas: %w", err))
+		}
+	}
+	return wrong
 }
 
 // validateRedis checks that the flags name one Redis, in one way.

@@ -29,6 +29,7 @@ func TestFlagsThatMakeNoSense(t *testing.T) {
 		{"-role app -deadline -1s", "-deadline"},
 		{"-role app -max-body -1", "-max-body"},
 		{"-role app -lease -5s", "-lease"},
+		{"-role app -group-limit -1", "-group-limit"},
 		{"-role app -work-delay -1ms", "-work-delay"},
 		{"-role app -render-delay -1ms", "-render-delay"},
 		{"-role app -keys sitemap", "-keys"},
@@ -47,6 +48,15 @@ func TestFlagsThatMakeNoSense(t *testing.T) {
 		{"-role app -redis-sentinel x -redis-master one", "-redis-sentinel"},
 		{"-role all " + someRedis + " -redis-cluster 127.0.0.1:1", "-redis and -redis-cluster"},
 		{"-role all " + someRedis + " -redis-sentinel 127.0.0.1:1 -redis-master one", "-redis and -redis-sentinel"},
+		{"-local-copy much", "-local-copy"},
+		{"-local-copy -1", "-local-copy"},
+		{"-local-copy 0 -warm", "-warm and -local-copy"},
+		{"-role worker " + someRedis + " -local-copy 0", "-local-copy is for -role all and server"},
+		{"-role app -warm", "-warm is for"},
+		{"-role fill " + someRedis + " -redis-replicas redis://127.0.0.1:2", "-redis-replicas is for"},
+		{"-redis-replicas redis://127.0.0.1:2", "-redis-replicas needs -redis"},
+		{"-role server -redis-cluster 127.0.0.1:1 -redis-replicas redis://127.0.0.1:2", "-redis-replicas needs -redis"},
+		{"-role server " + someRedis + " -redis-replicas redis://127.0.0.1:2,127.0.0.1:3", "-redis-replicas must be"},
 		{"-role server", "-redis"},
 		{"-role worker", "-redis"},
 		{"-role fill", "-redis"},
@@ -93,7 +103,7 @@ func TestHelpIsNoFailure(t *testing.T) {
 	if code := run(t.Context(), []string{"-help"}, &stdout, &stderr); code != exitDone {
 		t.Errorf("-help exits with %d, want %d", code, exitDone)
 	}
-	for _, name := range []string{"-role", "-redis-sentinel", "-render-delay"} {
+	for _, name := range []string{"-role", "-redis-sentinel", "-render-delay", "-local-copy", "-warm", "-redis-replicas"} {
 		if !strings.Contains(stderr.String(), name) {
 			t.Errorf("-help does not tell of %s", name)
 		}

@@ -1,20 +1,13 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -35,8 +28,8 @@ type page struct {
 
 var readPages = []page{{"1k", "/1k", 1 << 10}, {"16k", "/16k", 16 << 10}}
 
-// benchGet compares reads from the local copy with a bare handler that writes the same, and reads from Redis with a handler
-// that does a GET for each.
+// benchGet compares reads from the local copy with a bare handler that writes the same, and counts what such a read
+// allocates.
 func benchGet(ctx context.Context, s settings) error {
 	b, stop, err := startReads(ctx, s)
 	if err != nil {
@@ -44,12 +37,49 @@ func benchGet(ctx context.Context, s settings) error {
 	}
 	defer stop()
 	for _, p := range readPages {
-		if err := b.compare(ctx, p, oursCopied, bare, nil, "get_local_vs_nethttp_"+p.name, "at most 1.05", cpuRatio); err != nil {
+		err := b.compare(ctx, comparison{
+			page: p, ours: oursCopied, theirs: bare,
+			figure: "get_local_vs_nethttp_" + p.name, goal: "at most 1.05", ratio: cpuRatio,
+		})
+		if err != nil {
 			return err
 		}
 	}
+	return b.countAllocations(ctx)
+}
+
+// benchGet304 compares answers to a client that has the entry with those of a bare handler.
+func benchGet304(ctx context.Context, s settings) error {
+	b, stop, err := startReads(ctx, s)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	return b.compare(ctx, comparison{
+		page: readPages[0], conditional: true, ours: oursCopied, theirs: bare304,
+		figure: "get304_vs_nethttp", goal: "at most 1.05", ratio: cpuRatio,
+	})
+}
+
+// benchGetRedis compares reads without a local copy with a handler that does a GET for each.
+func benchGetRedis(ctx context.Context, s settings) error {
+	b, stop, err := startReads(ctx, s)
+	if err != nil {
+		return err
+	}
+	defer stop()
 	for _, p := range readPages {
-		if err := b.compare(ctx, p, oursRedis, plainGet, nil, "getredis_vs_plain_"+p.name, "at least 1.2", rateRatio); err != nil {
+		c := comparison{
+			page: p, ours: oursRedis, theirs: plainGet,
+			figure: "getredis_vs_plain_" + p.name, goal: "at least 1.2", ratio: rateRatio,
+		}
+		if p == readPages[0] {
+			c.figure = "getredis_vs_plain"
+		}
+		if c.pool, err = b.choosePool(ctx, p); err != nil {
+			return err
+		}
+		if err := b.compare(ctx, c); err != nil {
 			return err
 		}
 	}
@@ -88,8 +118,9 @@ func startReads(ctx context.Context, s settings) (b *reads, stop func(), err err
 		stop()
 		return nil, nil, err
 	}
-	fmt.Fprintf(s.out, "%d connections, each with one request at a time, from this process; what answers is a process of its own with GOMAXPROCS 1\n"+
-		"windows of %v, %d pairs; %d processors, %s, %s\n\n", readConnections, s.window, s.rounds, runtime.NumCPU(), version, runtime.Version())
+	fmt.Fprintf(s.out, "%d connections, each with one request at a time, from this process; what answers is a process of its own "+
+		"with GOMAXPROCS 1 and %d MiB of live heap\nwindows of %v, %d pairs; %d processors, %s, %s\n\n",
+		readConnections, s.heap, s.window, s.rounds, runtime.NumCPU(), version, runtime.Version())
 	return b, stop, nil
 }
 
@@ -109,47 +140,25 @@ func (b *reads) fill(ctx context.Context, rdb *redis.Client) error {
 	return cache.MarkFilled(ctx)
 }
 
-// A readRun is what came of the reads of one window.
-type readRun struct {
-	requests int64
-	rate     float64       // per second
-	cpu      time.Duration // of the answering process, for each request
-	idle     float64       // share of the window in which this process did not use its processor
+// A comparison is of two ways to answer the same request.
+type comparison struct {
+	page         page
+	conditional  bool // the client has the entry already
+	ours, theirs string
+	pool         int // connections of a client of Redis; 0 for the default of go-redis
+	figure, goal string
+	ratio        func(ours, theirs readRun) float64
 }
-
-func (r readRun) String() string {
-	return fmt.Sprintf("%8.0f requests/s   CPU per request %6.2f µs   clients idle %3.0f %%", r.rate, microseconds(r.cpu), 100*r.idle)
-}
-
-func cpuRatio(ours, theirs readRun) float64  { return float64(ours.cpu) / float64(theirs.cpu) }
-func rateRatio(ours, theirs readRun) float64 { return ours.rate / theirs.rate }
 
 // compare reads a page from two processes in turn, and prints the median of what ratio says of each pair.
-func (b *reads) compare(ctx context.Context, p page, ours, theirs string, header http.Header, figure, goal string, ratio func(ours, theirs readRun) float64) error {
-	order := readOrder{Kind: ours, Redis: b.redis, Namespace: b.namespace}
-	one, err := startReader(ctx, order)
+func (b *reads) compare(ctx context.Context, c comparison) error {
+	one, other, sample, err := b.startPair(ctx, c)
 	if err != nil {
 		return err
 	}
 	defer one.close()
-	sample, err := sampleOf(ctx, one.addr, p.key, header)
-	if err != nil {
-		return err
-	}
-	order.Kind, order.Header, order.Body = theirs, sample.header, sample.body
-	other, err := startReader(ctx, order)
-	if err != nil {
-		return err
-	}
 	defer other.close()
-	again, err := sampleOf(ctx, other.addr, p.key, header)
-	if err != nil {
-		return err
-	}
-	if !again.same(sample) {
-		return fmt.Errorf("%s and %s do not answer the same: %d %v and %d %v", ours, theirs, sample.status, sample.header, again.status, again.header)
-	}
-	fmt.Fprintf(b.out, "%s, body of %d bytes, response of %d\n", p.key, len(sample.body), sample.length)
+	fmt.Fprintf(b.out, "%s, body of %d bytes, response of %d\n", c.page.key, len(sample.body), sample.length)
 	var ratios []float64
 	for round := range b.rounds {
 		var runs [2]readRun
@@ -159,135 +168,66 @@ func (b *reads) compare(ctx context.Context, p page, ours, theirs string, header
 		}
 		for _, side := range sides {
 			process := []*readerProcess{one, other}[side]
-			if runs[side], err = b.read(ctx, process, sample); err != nil {
+			if runs[side], err = b.read(ctx, process, sample, b.window); err != nil {
 				return err
 			}
 		}
-		ratios = append(ratios, ratio(runs[0], runs[1]))
-		fmt.Fprintf(b.out, "  %-16s %v\n  %-16s %v\n  ratio %.3f\n", ours, runs[0], theirs, runs[1], ratios[round])
+		ratios = append(ratios, c.ratio(runs[0], runs[1]))
+		fmt.Fprintf(b.out, "  %-16s %v\n  %-16s %v\n  ratio %.3f\n", c.ours, runs[0], c.theirs, runs[1], ratios[round])
 	}
-	fmt.Fprintf(b.out, "figure %s %.3f (goal %s)\n\n", figure, median(ratios), goal)
+	fmt.Fprintf(b.out, "figure %s %.3f (goal %s)\n\n", c.figure, median(ratios), c.goal)
 	return nil
 }
 
-// A sample is one exchange: what is sent again and again, and how long the response is.
-type sample struct {
-	request []byte
-	status  int
-	header  http.Header // without Date, which net/http adds
-	body    []byte
-	length  int // of the response on the wire
-}
-
-func (s *sample) same(other *sample) bool {
-	return s.status == other.status && s.length == other.length && bytes.Equal(s.body, other.body) &&
-		slices.EqualFunc(sortedFields(s.header), sortedFields(other.header), func(a, b string) bool { return a == b })
-}
-
-func sortedFields(h http.Header) (lines []string) {
-	for name, values := range h {
-		lines = append(lines, name+": "+strings.Join(values, ", "))
+// startPair starts what answers on both sides. It is an error if their answers differ: in a field, but for Date, in the body,
+// or in the length on the wire.
+func (b *reads) startPair(ctx context.Context, c comparison) (one, other *readerProcess, s *sample, err error) {
+	order := readOrder{Kind: c.ours, Redis: b.redis, Namespace: b.namespace, Heap: b.heap, Pool: c.pool}
+	if b.profile != "" {
+		order.Profile = b.profile + "." + c.page.name
 	}
-	slices.Sort(lines)
-	return lines
-}
-
-// sampleOf makes one request and looks at the response.
-func sampleOf(ctx context.Context, addr, path string, header http.Header) (*sample, error) {
-	var request bytes.Buffer
-	fmt.Fprintf(&request, "GET %s HTTP/1.1\r\nHost: localhost\r\n", path)
-	_ = header.Write(&request) // a buffer takes everything
-	request.WriteString("\r\n")
-	connection, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+	if one, err = startReader(ctx, order); err != nil {
+		return nil, nil, nil, err
+	}
+	if s, err = sampleOf(ctx, one.addr, c.page.key, nil); err == nil && c.conditional {
+		order.Tag = s.header.Get("Etag")
+		s, err = sampleOf(ctx, one.addr, c.page.key, http.Header{"If-None-Match": {order.Tag}})
+	}
 	if err != nil {
-		return nil, err
+		return nil, nil, nil, errors.Join(err, one.close())
 	}
-	defer connection.Close()
-	_ = connection.SetDeadline(time.Now().Add(10 * time.Second))
-	if _, err := connection.Write(request.Bytes()); err != nil {
-		return nil, err
+	order.Kind, order.Header, order.Body, order.Profile = c.theirs, s.header, s.body, ""
+	if other, err = startReader(ctx, order); err != nil {
+		return nil, nil, nil, errors.Join(err, one.close())
 	}
-	var wire bytes.Buffer
-	response, err := http.ReadResponse(bufio.NewReader(io.TeeReader(connection, &wire)), nil)
+	again, err := sampleOf(ctx, other.addr, c.page.key, s.sent)
+	if err == nil && !again.same(s) {
+		err = fmt.Errorf("%s and %s do not answer the same: %d %v and %d %v", c.ours, c.theirs, s.status, s.header, again.status, again.header)
+	}
 	if err != nil {
-		return nil, err
+		return nil, nil, nil, errors.Join(err, other.close(), one.close())
 	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err != nil {
-		return nil, err
-	}
-	if response.StatusCode >= 400 {
-		return nil, fmt.Errorf("GET %s: status %d", path, response.StatusCode)
-	}
-	response.Header.Del("Date")
-	return &sample{request.Bytes(), response.StatusCode, response.Header, body, wire.Len()}, nil
+	return one, other, s, nil
 }
 
-// read has all clients read for a window. The response has the same length each time, and its status line is looked at.
-func (b *reads) read(ctx context.Context, process *readerProcess, s *sample) (readRun, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var (
-		group    sync.WaitGroup
-		requests atomic.Int64
-		ending   atomic.Bool
-	)
-	for range readConnections {
-		group.Go(func() {
-			if err := readOver(ctx, process.addr, s, &requests, &ending); err != nil {
-				cancel(err)
+// choosePool returns the number of connections with which a GET per request does best. The better of two tries counts.
+func (b *reads) choosePool(ctx context.Context, p page) (best int, err error) {
+	highest := 0.0
+	for range 2 {
+		for _, pool := range []int{4, 10, 64} { // 10 is the default of go-redis where GOMAXPROCS is 1
+			one, other, sample, err := b.startPair(ctx, comparison{page: p, ours: oursRedis, theirs: plainGet, pool: pool})
+			if err != nil {
+				return 0, err
 			}
-		})
-	}
-	pause := func(d time.Duration) {
-		select {
-		case <-time.After(d):
-		case <-ctx.Done():
+			run, err := b.read(ctx, other, sample, b.window/2)
+			if err = errors.Join(err, other.close(), one.close()); err != nil {
+				return 0, err
+			}
+			if run.rate > highest {
+				best, highest = pool, run.rate
+			}
 		}
 	}
-	pause(max(b.window/4, 200*time.Millisecond)) // connections are opened
-	began, first := time.Now(), requests.Load()
-	ownBefore, err := ownUsage()
-	before, err2 := process.cpu()
-	pause(b.window)
-	after, err3 := process.cpu()
-	ownAfter, err4 := ownUsage()
-	count, took := requests.Load()-first, time.Since(began)
-	ending.Store(true)
-	group.Wait()
-	if err := errors.Join(err, err2, err3, err4, context.Cause(ctx)); err != nil {
-		return readRun{}, err
-	}
-	if count == 0 {
-		return readRun{}, errNoJob
-	}
-	return readRun{
-		requests: count, rate: float64(count) / took.Seconds(), cpu: (after - before) / time.Duration(count),
-		idle: 1 - float64(ownAfter-ownBefore)/float64(took),
-	}, nil
-}
-
-// readOver makes one request after the other over one connection.
-func readOver(ctx context.Context, addr string, s *sample, requests *atomic.Int64, ending *atomic.Bool) error {
-	connection, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
-	if err != nil {
-		return err
-	}
-	defer connection.Close()
-	status := fmt.Appendf(nil, "HTTP/1.1 %d ", s.status)
-	response := make([]byte, s.length)
-	for !ending.Load() && ctx.Err() == nil {
-		if _, err := connection.Write(s.request); err != nil {
-			return err
-		}
-		if _, err := io.ReadFull(connection, response); err != nil {
-			return err
-		}
-		if !bytes.HasPrefix(response, status) {
-			return fmt.Errorf("a response begins with %q", response[:min(40, len(response))])
-		}
-		requests.Add(1)
-	}
-	return nil
+	fmt.Fprintf(b.out, "%s does best with a pool of %d connections; both have that\n", plainGet, best)
+	return best, nil
 }

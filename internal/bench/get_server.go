@@ -27,6 +27,7 @@ const (
 	oursCopied = "ours, local copy" // a Server
 	oursRedis  = "ours, Redis"      // a Server without a local copy
 	bare       = "bare handler"     // a handler that writes the same fields and bytes from its memory
+	bare304    = "bare handler 304" // one that compares If-None-Match with the tag that it has, and writes the same fields
 	plainGet   = "GET per request"  // a handler that does one GET of go-redis for each request and writes what it gets
 )
 
@@ -35,11 +36,16 @@ type readOrder struct {
 	Kind      string
 	Redis     string // URL
 	Namespace string
-	Keys      []string // with oursCopied: what is read before the process is ready
+	Limit     int64  // of the local copy in bytes; 0 for the default
+	Pool      int    // connections of the client of Redis; 0 for the default
+	Procs     int    // GOMAXPROCS; 0 for 1, because the other processor is for the clients
+	Heap      int    // MiB that the process holds besides, so that the collector runs as often on both sides
+	Profile   string // where a CPU profile goes; "" for none
 
 	// What the handlers write that are not ours.
 	Header http.Header
 	Body   []byte
+	Tag    string // with bare304
 }
 
 // A ready process says where it listens. After that it answers each value on its standard input with the processor time
@@ -48,12 +54,19 @@ type ready struct{ Addr string }
 
 // runReader is a process that answers reads.
 func runReader(ctx context.Context, in io.Reader, out io.Writer) (err error) {
-	runtime.GOMAXPROCS(1) // the other processor is for the clients
 	input, output := json.NewDecoder(in), json.NewEncoder(out)
 	var o readOrder
 	if err := input.Decode(&o); err != nil {
 		return fmt.Errorf("the order of a reading process: %w", err)
 	}
+	runtime.GOMAXPROCS(max(o.Procs, 1))
+	ballast := make([]byte, o.Heap<<20)
+	defer runtime.KeepAlive(ballast)
+	stopProfile, err := profileTo(o.Profile)
+	if err != nil {
+		return err
+	}
+	defer stopProfile()
 	handler, end, err := o.handler(ctx)
 	if err != nil {
 		return err
@@ -89,15 +102,19 @@ func runReader(ctx context.Context, in io.Reader, out io.Writer) (err error) {
 
 // handler returns what answers.
 func (o readOrder) handler(ctx context.Context) (h http.Handler, end func(), err error) {
-	if o.Kind == bare {
+	switch o.Kind {
+	case bare:
 		return bareHandler(o.Header, o.Body), func() {}, nil
+	case bare304:
+		return bare304Handler(o.Header, o.Tag), func() {}, nil
 	}
-	rdb, err := clientOf(o.Redis)
+	rdb, err := clientWith(o.Redis, o.Pool)
 	if err != nil {
 		return nil, nil, err
 	}
 	if o.Kind == plainGet {
-		return getHandler(rdb, o.Namespace, o.Header), func() { _ = rdb.Close() }, nil
+		h, err := getHandler(rdb, o.Namespace, o.Header)
+		return h, func() { _ = rdb.Close() }, err
 	}
 	cache, err := scales.NewCache(rdb, scales.Namespace(o.Namespace))
 	if err != nil {
@@ -106,6 +123,8 @@ func (o readOrder) handler(ctx context.Context) (h http.Handler, end func(), err
 	var options []scales.ServerOption
 	if o.Kind == oursRedis {
 		options = append(options, scales.LocalCopy(0))
+	} else if o.Limit > 0 {
+		options = append(options, scales.LocalCopy(o.Limit))
 	}
 	server, err := scales.NewServer(cache, options...)
 	if err != nil {
@@ -123,48 +142,73 @@ func (o readOrder) handler(ctx context.Context) (h http.Handler, end func(), err
 	}, err
 }
 
-// bareHandler writes what it is given, in the cheapest way there is in net/http: no map is looked up, and no field made,
-// but those of the answer.
-func bareHandler(header http.Header, body []byte) http.Handler {
-	type prepared struct {
-		name   string
-		values []string
-	}
-	var fields []prepared
+// fields are those of an answer, ready to be put into the header of a response.
+type fields []struct {
+	name   string
+	values []string
+}
+
+func fieldsOf(header http.Header) (all fields) {
 	for name, values := range header {
-		fields = append(fields, prepared{name, values})
+		all = append(all, struct {
+			name   string
+			values []string
+		}{name, values})
 	}
+	return all
+}
+
+func (all fields) put(h http.Header) {
+	for i := range all {
+		h[all[i].name] = all[i].values
+	}
+}
+
+// bareHandler writes what it is given, in the cheapest way there is in net/http: it looks at nothing of the request, and makes
+// nothing but the entries of the header.
+func bareHandler(header http.Header, body []byte) http.Handler {
+	fields := fieldsOf(header)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h := w.Header()
-		for i := range fields {
-			h[fields[i].name] = fields[i].values
-		}
+		fields.put(w.Header())
 		w.WriteHeader(http.StatusOK)
 		_, _ = w.Write(body)
 	})
 }
 
+// bare304Handler answers those who have the tag.
+func bare304Handler(header http.Header, tag string) http.Handler {
+	fields := fieldsOf(header)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if values := r.Header["If-None-Match"]; len(values) != 1 || values[0] != tag {
+			http.Error(w, "another tag", http.StatusInternalServerError)
+			return
+		}
+		fields.put(w.Header())
+		w.WriteHeader(http.StatusNotModified)
+	})
+}
+
 // getHandler asks Redis for the entry of the path. What it gets it writes as a body of its own would be: the line of
 // metadata is cut off, and its fields are known.
-func getHandler(rdb *redis.Client, namespace string, header http.Header) http.Handler {
-	prefix := partition.Prefix(namespace, 0) + "e:"
+func getHandler(rdb *redis.Client, namespace string, header http.Header) (http.Handler, error) {
+	fields, prefix := fieldsOf(header), partition.Prefix(namespace, 0)+"e:"
+	length, err := strconv.Atoi(header.Get("Content-Length"))
+	if err != nil {
+		return nil, err
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		value, err := rdb.Get(r.Context(), prefix+r.URL.Path).Bytes()
+		if err == nil && length > len(value) {
+			err = errors.New("an entry of another length")
+		}
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
 		}
-		length, err := strconv.Atoi(header.Get("Content-Length"))
-		if err != nil || length > len(value) {
-			http.Error(w, "an entry of another length", http.StatusInternalServerError)
-			return
-		}
-		h := w.Header()
-		for name, values := range header {
-			h[name] = values
-		}
+		fields.put(w.Header())
+		w.WriteHeader(http.StatusOK)
 		_, _ = w.Write(value[len(value)-length:])
-	})
+	}), nil
 }
 
 // A readerProcess is this program, started once more to answer reads.

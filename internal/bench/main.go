@@ -31,6 +31,9 @@ type settings struct {
 	groupLimit  int           // option GroupLimit
 	renderTime  time.Duration // of a page of the group, besides
 
+	entries int // of memory and fill
+	reads   int // per second, of propagate and peers
+
 	heap    int    // MiB that the process holds besides
 	profile string // where the CPU profile goes; "" for none
 	out     io.Writer
@@ -61,19 +64,29 @@ func main() {
 var children = map[string]func(ctx context.Context, in io.Reader, out io.Writer) error{
 	workerArgument: runWorker,
 	readerArgument: runReader,
+	holderArgument: runHolder,
+	loaderArgument: runLoader,
 }
 
 // A benchmark is what -run names.
 type benchmark struct {
 	run    func(context.Context, settings) error
 	window time.Duration // unless -seconds says otherwise
+
+	entries  int  // unless -entries says otherwise
+	ownRedis bool // -redis is not heard
 }
 
 var benchmarks = map[string]benchmark{
-	"get":   {benchGet, 2 * time.Second},
-	"queue": {benchQueue, 2 * time.Second},
-	"storm": {benchStorm, 0},
-	"group": {benchGroup, 5 * time.Second},
+	"fill":      {run: benchFill, entries: 100_000},
+	"get":       {run: benchGet, window: 2 * time.Second},
+	"get304":    {run: benchGet304, window: 2 * time.Second},
+	"getredis":  {run: benchGetRedis, window: 2 * time.Second},
+	"group":     {run: benchGroup, window: 5 * time.Second},
+	"propagate": {run: benchPropagate, window: 10 * time.Second},
+	"memory":    {run: benchMemory, entries: 1_000_000, ownRedis: true},
+	"queue":     {run: benchQueue, window: 2 * time.Second},
+	"storm":     {run: benchStorm},
 }
 
 func run(ctx context.Context, args []string, out io.Writer) error {
@@ -82,15 +95,17 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	name := flags.String("run", "", "which benchmark to run: "+names)
 	flags.StringVar(&s.redis, "redis", "", "redis:// URL of the Redis to use; by default a redis-server is started")
-	seconds := flags.Float64("seconds", 0, "queue: length of one measurement, by default 2; group: least length of one, by default 5")
+	seconds := flags.Float64("seconds", 0, "length of one measurement, by default 2; propagate: 10; group: least length of one, by default 5")
 	flags.IntVar(&s.rounds, "rounds", 5, "pairs of measurements, with queue at each number of callers")
 	flags.IntVar(&s.writes, "writes", 2000, "storm: how many writes are sent at once")
 	flags.IntVar(&s.memberCount, "members", 10_000, "group: how many members it has")
 	flags.IntVar(&s.rate, "rate", 200, "group: how many writes are due in a second")
 	flags.IntVar(&s.groupLimit, "grouplimit", 256, "group: how many members are rendered before the change is answered")
 	flags.DurationVar(&s.renderTime, "rendertime", 0, "group: how long a render takes besides the work that it is")
-	flags.IntVar(&s.heap, "heap", 64, "queue: MiB of memory that the process holds besides, so that the collector is not what is measured")
-	flags.StringVar(&s.profile, "profile", "", "file for a CPU profile; the label side tells whose a sample is")
+	flags.IntVar(&s.entries, "entries", 0, "memory, fill: how many entries there are, by default 1,000,000 and 100,000")
+	flags.IntVar(&s.reads, "reads", 10_000, "propagate, peers: how many reads are due in a second")
+	flags.IntVar(&s.heap, "heap", 64, "queue, get: MiB of memory that a process holds besides, so that the collector is not what is measured")
+	flags.StringVar(&s.profile, "profile", "", "file for a CPU profile: of this process, where the label side tells whose a sample is; with get, of the process of our server, one for each page")
 	if err := flags.Parse(args); err != nil {
 		return fmt.Errorf("%w: %w", errUsage, err)
 	}
@@ -104,6 +119,9 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	s.window = b.window
 	if *seconds != 0 {
 		s.window = time.Duration(*seconds * float64(time.Second))
+	}
+	if s.entries == 0 {
+		s.entries = b.entries
 	}
 	if err := s.check(b); err != nil {
 		return fmt.Errorf("%w: %w", errUsage, err)
@@ -128,6 +146,12 @@ func (s settings) check(b benchmark) error {
 		return fmt.Errorf("-grouplimit %d is negative", s.groupLimit)
 	case s.renderTime < 0 || s.renderTime > time.Second:
 		return fmt.Errorf("-rendertime %v is not between 0 and 1s", s.renderTime)
+	case b.entries > 0 && (s.entries < 1 || s.entries > 5_000_000):
+		return fmt.Errorf("-entries %d is not between 1 and 5000000", s.entries)
+	case b.ownRedis && s.redis != "":
+		return errors.New("-redis: this benchmark starts a redis-server of its own")
+	case s.reads < 1 || s.reads > 100_000:
+		return fmt.Errorf("-reads %d is not between 1 and 100000", s.reads)
 	case s.heap < 0 || s.heap > 4096:
 		return fmt.Errorf("-heap %d is not between 0 and 4096", s.heap)
 	}

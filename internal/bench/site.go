@@ -32,12 +32,18 @@ type site struct {
 }
 
 // clientOf returns a client with the options that are in the URL, and defaults, that heeds the deadlines of contexts.
-func clientOf(url string) (*redis.Client, error) {
+func clientOf(url string) (*redis.Client, error) { return clientWith(url, 0) }
+
+// clientWith is clientOf with a pool of that many connections, unless it is 0.
+func clientWith(url string, pool int) (*redis.Client, error) {
 	options, err := redis.ParseURL(url)
 	if err != nil {
 		return nil, fmt.Errorf("%w: -redis: %w", errUsage, err)
 	}
 	options.ContextTimeoutEnabled = true
+	if pool > 0 {
+		options.PoolSize = pool
+	}
 	return redis.NewClient(options), nil
 }
 
