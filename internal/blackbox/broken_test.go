@@ -52,8 +52,8 @@ func (s *site) buriesBrokenJobs(t *testing.T) {
 
 // mendsBrokenPages: an entry that cannot be read is neither shown nor said to be missing, and the next change mends it. It
 // leaves each entry damaged once more, for a fill.
-func (s *site) mendsBrokenPages(t *testing.T) {
-	ctx, server := t.Context(), s.servers[0]
+func (s *site) mendsBrokenPages(t *testing.T, server *process) {
+	ctx := t.Context()
 	damages := map[string]func(entry, value string) error{
 		"deleted":        func(entry, _ string) error { return s.client.Del(ctx, entry).Err() },
 		"emptied":        func(entry, _ string) error { return s.client.Set(ctx, entry, "", 0).Err() },

@@ -16,12 +16,13 @@ const mostBody = 1000
 func TestBadInput(t *testing.T) {
 	s := newSite(t, sharedStore(t), "-max-body", fmt.Sprint(mostBody))
 	s.open(t, 1, 1)
+	reader := s.start(t, "server", "-local-copy", "0") // a copy would hide what becomes of an entry in Redis
 	s.fill(t)
 	t.Run("requests are refused with a reason", s.refusesWithAReason)
 	t.Run("requests cannot split answers", s.cannotBeSplit)
 	s.troubled = true // a worker logs what it cannot read
 	t.Run("broken jobs are buried", s.buriesBrokenJobs)
-	t.Run("broken pages are mended", s.mendsBrokenPages)
+	t.Run("broken pages are mended", func(t *testing.T) { s.mendsBrokenPages(t, reader) })
 	s.fill(t)
 	s.isCurrent(t, someKeys(t, s.app, seededTracks+4))
 }
