@@ -52,7 +52,7 @@ type Cache struct {
 	closed bool
 	closes []func()
 	kicks  map[*render.Renderer]struct{} // renderers of this process that look for pending keys
-	copies map[*reader]struct{}          // readers of this process that have a local copy
+	copies map[*reader]struct{}          // readers of this process that do not ask the primary for everything
 }
 
 // NewCache returns a cache in the Redis that rdb talks to. It does no I/O, and rdb is never closed by Scales.
@@ -196,15 +196,15 @@ func (c *Cache) Get(ctx context.Context, key string) (Entry, error) {
 	if err != nil {
 		return Entry{}, err
 	}
-	stored, err := c.read(ctx, key)
+	stored, _, err := c.read(ctx, key)
 	if err != nil {
 		return Entry{}, err
 	}
 	return Entry{Status: stored.Status, Header: stored.Header, Body: stored.Body, PushOnly: stored.PushOnly}, nil
 }
 
-// read is Get for a canonical key.
-func (c *Cache) read(ctx context.Context, key string) (*message.Entry, error) {
+// read is Get for a canonical key. at is the id up to which what was read shows the change log, a miss included.
+func (c *Cache) read(ctx context.Context, key string) (stored *message.Entry, at string, err error) {
 	timed, cancel := context.WithTimeout(ctx, c.config.timeout)
 	defer cancel()
 	found, err := c.store.Of(key).Read(timed, key)
@@ -212,9 +212,10 @@ func (c *Cache) read(ctx context.Context, key string) (*message.Entry, error) {
 		c.outage.Note(err)
 	}
 	if err != nil {
-		return nil, c.unavailable(err)
+		return nil, "", c.unavailable(err)
 	}
-	return c.entryOf(key, found)
+	stored, err = c.entryOf(key, found)
+	return stored, found.At, err
 }
 
 // entryOf returns the entry that was found, or the error that says what was found instead.
