@@ -50,7 +50,7 @@ type Cache struct {
 	closed bool
 	closes []func()
 	kicks  map[*render.Renderer]struct{} // renderers of this process that look for pending keys
-	copies map[*reader]struct{}          // readers of this process that have a local copy
+	copies map[*reader]struct{}          // readers of this process that do not ask the primary for everything
 }
 
 // NewCache returns a cache in the Redis that rdb talks to. It does no I/O, and rdb is never closed by Scales.
@@ -194,7 +194,7 @@ func (c *Cache) Get(ctx context.Context, key string) (Entry, error) {
 	if err != nil {
 		return Entry{}, err
 	}
-	stored, err := c.read(ctx, key)
+	stored, _, err := c.read(ctx, key)
 	if err != nil {
 		return Entry{}, err
 	}

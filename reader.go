@@ -43,7 +43,7 @@ const reachPatience = 250 * time.Millisecond
 type replica struct {
 	*partition.Replica
 	away *outage.Log
-	next atomic.Int64 // when it is asked again after a failure, in ns
+	next atomic.Int64 // when it is asked again after a failure, in ns; 0 while it answers
 }
 
 // replicaPause is how long a replica is left alone that has failed.
@@ -57,6 +57,11 @@ func (c *Cache) newReader(config readConfig) *reader {
 		})
 	}
 	rd.copy = localcopy.New[*representation.Representation](len(c.store.All()), config.localCopy, config.guards)
+	if rd.local || len(rd.replicas) > 0 {
+		c.mu.Lock()
+		c.copies[rd] = struct{}{} // before anything is kept, so that no change of this process escapes it
+		c.mu.Unlock()
+	}
 	return rd
 }
 
@@ -99,34 +104,48 @@ func (rd *reader) fetch(ctx context.Context, part *localcopy.Part[*representatio
 }
 
 // load reads an entry: from a replica if there is one that has the change log up to since, else from the primary. at is
-// up to where what was read shows the log, "" if that is not known.
+// up to where what was read shows the log, a miss included; "" if nothing was read.
 func (rd *reader) load(ctx context.Context, key, since string) (stored *message.Entry, at string, err error) {
 	if found, ok := rd.askReplica(ctx, key, since); ok {
-		stored, err = rd.cache.entryOf(key, found.Found)
+		stored, err = rd.cache.entryOf(key, found)
 		return stored, found.At, err
 	}
-	stored, err = rd.cache.read(ctx, key)
-	return stored, "", err
+	return rd.cache.read(ctx, key)
 }
 
-// askReplica asks one of the replicas, each in its turn. It is not ok if that cannot be asked, or is behind.
-func (rd *reader) askReplica(ctx context.Context, key, since string) (found partition.FoundAt, ok bool) {
+// askReplica asks one of the replicas, each in its turn. It is not ok if that cannot be asked, or is behind, or knows no
+// answer but that the cache is not as it should be: it may be a replica that has not got everything yet.
+func (rd *reader) askReplica(ctx context.Context, key, since string) (found partition.Found, ok bool) {
 	if len(rd.replicas) == 0 {
 		return found, false
 	}
 	r := rd.replicas[int(rd.turn.Add(1)%uint32(len(rd.replicas)))]
-	if time.Now().UnixNano() < r.next.Load() {
+	if !r.mayBeAsked() {
 		return found, false
 	}
 	ctx, cancel := context.WithTimeout(ctx, rd.cache.config.timeout)
 	defer cancel()
 	found, err := r.Read(ctx, key)
+	r.note(err)
+	return found, err == nil && !streamid.Less(found.At, since) && (found.Exists || found.Filled)
+}
+
+// mayBeAsked reports whether a read may go to the replica. Of one that has failed only a single read finds out whether it
+// is back; the others do not wait for that.
+func (r *replica) mayBeAsked() bool {
+	next, now := r.next.Load(), time.Now().UnixNano()
+	return next == 0 || now >= next && r.next.CompareAndSwap(next, now+int64(replicaPause))
+}
+
+// note takes note of what came of asking the replica.
+func (r *replica) note(err error) {
 	r.away.Note(err)
-	if err != nil {
+	switch {
+	case err != nil:
 		r.next.Store(time.Now().Add(replicaPause).UnixNano())
-		return found, false
+	case r.next.Load() != 0:
+		r.next.Store(0)
 	}
-	return found, !streamid.Less(found.At, since)
 }
 
 // prepare makes an entry ready to be served.
@@ -167,9 +186,6 @@ func (rd *reader) follow() {
 		rd.following.Go(func() { p.Follow(ctx, rd.copy.Part(i)) })
 	}
 	rd.mu.Unlock()
-	rd.cache.mu.Lock()
-	rd.cache.copies[rd] = struct{}{}
-	rd.cache.mu.Unlock()
 	rd.cache.onClose(func() { rd.close(context.Background()) })
 }
 
@@ -238,8 +254,10 @@ func (rd *reader) warmPart(ctx context.Context, p *partition.Partition, part *lo
 		for i := range warmParallel {
 			group.Go(func() {
 				for at := i; at < len(keys) && problems[i] == nil && rd.copy.Used() < rd.copy.Limit()/16*warmUpTo; at += warmParallel {
-					if _, err := rd.fetch(ctx, part, keys[at]); errors.Is(err, ErrUnavailable) || ctx.Err() != nil {
+					if _, err := rd.fetch(ctx, part, keys[at]); errors.Is(err, ErrUnavailable) {
 						problems[i] = err
+					} else if ctx.Err() != nil {
+						problems[i] = context.Cause(ctx)
 					}
 				}
 			})
@@ -254,8 +272,8 @@ func (rd *reader) warmPart(ctx context.Context, p *partition.Partition, part *lo
 	}
 }
 
-// read is Get for a canonical key.
-func (c *Cache) read(ctx context.Context, key string) (*message.Entry, error) {
+// read is Get for a canonical key. at is the id up to which what was read shows the change log, a miss included.
+func (c *Cache) read(ctx context.Context, key string) (stored *message.Entry, at string, err error) {
 	timed, cancel := context.WithTimeout(ctx, c.config.timeout)
 	defer cancel()
 	found, err := c.store.Of(key).Read(timed, key)
@@ -263,9 +281,10 @@ func (c *Cache) read(ctx context.Context, key string) (*message.Entry, error) {
 		c.outage.Note(err)
 	}
 	if err != nil {
-		return nil, c.unavailable(err)
+		return nil, "", c.unavailable(err)
 	}
-	return c.entryOf(key, found)
+	stored, err = c.entryOf(key, found)
+	return stored, found.At, err
 }
 
 // entryOf returns the entry that was found, or the error that says what was found instead.

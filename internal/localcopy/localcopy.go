@@ -5,7 +5,9 @@
 //   - An entry is fetched, it changes, the log says so, and only then the answer of the fetch arrives. So a fetch is known
 //     before it is sent, and one whose key has changed meanwhile is not kept. (Part.Fetch)
 //   - The log has lost records: it was trimmed, flushed or rolled back. Each record names the one before it, so that shows,
-//     and nothing is kept from before. (partition.Follow, Part.Lost)
+//     and nothing is kept from before. (partition.Follow, Part.Lost) Records that were lost before they were read show in
+//     no other way than that a fetch has seen them; so what is fetched is kept when the record has been read that was the
+//     last one at that time. (Part.hasRead)
 //   - A replica is behind the log that was read. So a fetch says up to where the log was read before it was sent, and who
 //     answers from a place before that has not answered. (Part.Fetch)
 package localcopy
@@ -25,6 +27,7 @@ const overhead = 88
 type Copy[V any] struct {
 	limit  int64
 	used   atomic.Int64
+	early  atomic.Int64 // of that, what is held for flights that have landed early
 	parts  []*Part[V]
 	all    []*table[V]
 	hand   atomic.Uint32 // counts the tables that something was to be evicted from
@@ -38,6 +41,9 @@ type Guards struct {
 
 	// NoReplicaCheck lets a fetch bring what is older than the log that was read.
 	NoReplicaCheck bool
+
+	// NoRecordCheck keeps what was fetched although the log that is followed may never have said so.
+	NoRecordCheck bool
 }
 
 // New returns an empty copy of a cache with so many partitions, which holds up to limit bytes.
@@ -83,10 +89,26 @@ func (c *Copy[V]) Close() {
 	}
 }
 
+// reserve counts bytes that are held beside the tables. They may be a sixteenth of the limit: nobody can evict them.
+func (c *Copy[V]) reserve(size int) bool {
+	if c.early.Add(int64(size)) > c.limit/16 {
+		c.early.Add(-int64(size))
+		return false
+	}
+	c.used.Add(int64(size))
+	return true
+}
+
+// release takes back what reserve has counted.
+func (c *Copy[V]) release(size int) {
+	c.early.Add(-int64(size))
+	c.used.Add(-int64(size))
+}
+
 // makeRoom evicts until the copy is within its limit.
 func (c *Copy[V]) makeRoom() {
 	for empty := 0; c.used.Load() > c.limit && empty < len(c.all); {
-		t := c.all[int(c.hand.Add(1))%len(c.all)]
+		t := c.all[c.hand.Add(1)%uint32(len(c.all))]
 		t.mu.Lock()
 		it := t.evict()
 		t.mu.Unlock()

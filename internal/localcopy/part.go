@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -45,24 +46,35 @@ type Part[V any] struct {
 	closed      bool
 	following   bool
 	unreachable bool
-	read        string // the id up to which the log was read
-	promised    string // the id that somebody relies on; "" if nobody does
-	seen        string // the id up to which a fetch has shown the log
+	read        string   // the id up to which the log was read
+	recent      []string // the ids that were read last; at least recentIDs of them once there were so many
+	promised    string   // the id that somebody relies on; "" if nobody does
+	seen        string   // the id up to which a fetch has shown the log
+	before      string   // what the log that was lost had come to, in any of these ways; "" once another one is followed
 	flights     map[string]*flight[V]
+	early       []*flight[V] // those that have landed before the log was read as far as they show it
 	waiters     map[*waiter]struct{}
+	answeredAt  time.Time
 	stale       *time.Timer
 }
 
+// recentIDs is how many ids a part remembers: more than come while the answer to a fetch is on its way.
+const recentIDs = 256
+
 // A flight is a fetch that everybody waits for who needs its key meanwhile.
 type flight[V any] struct {
-	done    chan struct{}
-	value   V
-	err     error
-	changed bool // the key has changed since it was begun; guarded by mu of the part
+	key   string
+	done  chan struct{}
+	value V
+	err   error
+
+	// Guarded by mu of the part.
+	since   string // it shows the log up to there at least
+	changed bool   // the key has changed since it was begun
+	fetched Fetched[V]
 }
 
-// errPanicked is what those get who wait for a fetch that has panicked.
-var errPanicked = errors.New("the fetch has panicked")
+var errFetch = errors.New("the fetch has panicked")
 
 // A waiter waits until the log was read up to an id.
 type waiter struct {
@@ -104,60 +116,119 @@ func (p *Part[V]) table(hash uint64) *table[V] {
 type Fetched[V any] struct {
 	Value V
 	Size  int  // of the value, in bytes
-	Keep  bool // it may be kept
+	Keep  bool // it may be kept, if At is known
 
-	// At is the id up to which the value shows the log, \"\" if that is not known.
+	// At is the id of the record that was the last one of the log when the value was read; "" if that is not known.
 	At string
 }
 
 // Fetch gets a value from where it comes from and keeps it. Calls for a key while a fetch of it is under way share it,
-// unless the key has changed since it was begun. get is given the id up to which the log has been read, or has to be read
-// because somebody relies on it, "" if it was not: what it returns shows everything up to there. It is not called with any
-// lock held, and must return in a bounded time, whatever becomes of ctx, which only ends the waiting for the fetch of another.
+// unless the key has changed since it was begun, or something newer was seen. get is given the id up to which the log has
+// been read, or has to be read because somebody relies on it, "" if it was not: what it returns shows everything up to there.
+// It is not called with any lock held, and must return in a bounded time, whatever becomes of ctx, which only ends the waiting
+// for the fetch of another.
 func (p *Part[V]) Fetch(ctx context.Context, key string, get func(since string) (Fetched[V], error)) (V, error) {
 	p.mu.Lock()
-	if f := p.flights[key]; f != nil && !f.changed && p.following { // else nobody would say that the key has changed
-		p.mu.Unlock()
-		select {
-		case <-f.done:
-			return f.value, f.err
-		case <-ctx.Done():
-			var none V
-			return none, context.Cause(ctx)
-		}
-	}
-	f := &flight[V]{done: make(chan struct{}), err: errPanicked}
-	p.flights[key] = f
 	since := p.since()
+	if f := p.flights[key]; f != nil {
+		if p.mayJoin(f, since) {
+			p.mu.Unlock()
+			select {
+			case <-f.done:
+				return f.value, f.err
+			case <-ctx.Done():
+				var none V
+				return none, context.Cause(ctx)
+			}
+		}
+		f.changed = true // from now on nobody says so
+	}
+	f := &flight[V]{key: key, done: make(chan struct{}), since: since, err: errFetch}
+	p.flights[key] = f
 	p.mu.Unlock()
 
-	var fetched Fetched[V]
 	defer func() {
-		p.land(key, f, fetched)
+		p.land(f)
 		close(f.done)
 	}()
-	fetched, f.err = get(since)
-	f.value = fetched.Value
+	var err error
+	f.fetched, err = get(since)
+	f.value, f.err = f.fetched.Value, err
 	return f.value, f.err
 }
 
-// land ends a flight.
-func (p *Part[V]) land(key string, f *flight[V], fetched Fetched[V]) {
-	p.mu.Lock()
-	if p.flights[key] == f {
-		delete(p.flights, key)
+// mayJoin reports whether a flight brings what shows the log up to since: what it was begun with, and all that was read
+// after that, for its key has not changed. The caller holds mu.
+func (p *Part[V]) mayJoin(f *flight[V], since string) bool {
+	if f.changed || !p.following { // nobody would say that the key has changed
+		return false
 	}
-	if fetched.At != "" && streamid.Less(p.seen, fetched.At) {
-		p.seen = fetched.At
+	return !streamid.Less(f.since, since) || !streamid.Less(p.read, since)
+}
+
+// land ends a flight, or leaves it to settleEarly.
+func (p *Part[V]) land(f *flight[V]) {
+	p.mu.Lock()
+	at := f.fetched.At
+	if at != "" && streamid.Less(p.seen, at) {
+		p.seen = at
 	}
 	kept := false
-	if f.err == nil && fetched.Keep && p.following && (!f.changed || p.copy.guards.NoRaceCheck) {
-		kept = p.keep(key, fetched)
+	switch {
+	case f.err != nil || !f.fetched.Keep || !p.mayKeep(f):
+	case p.hasRead(at) || p.copy.guards.NoRecordCheck:
+		kept = p.keep(f.key, f.fetched)
+	case streamid.Less(p.read, at) && p.copy.reserve(f.fetched.size(f.key)):
+		f.since = at
+		p.early = append(p.early, f)
+		p.mu.Unlock()
+		p.copy.makeRoom()
+		return
 	}
+	p.forget(f)
 	p.mu.Unlock()
 	if kept {
 		p.copy.makeRoom()
 	}
+}
+
+// mayKeep reports whether what a flight has brought is still so. The caller holds mu.
+func (p *Part[V]) mayKeep(f *flight[V]) bool {
+	return p.following && (!f.changed || p.copy.guards.NoRaceCheck)
+}
+
+// hasRead reports whether a record is one of those that were read last. What a fetch shows is only sure to be of the log that
+// is followed if it is:
+//
+//	the log was read up to 7
+//	record 8 is written; a fetch shows what it says
+//	Redis crashes, and comes back without record 8
+//	record 9 is written, which names 7 as the one before it: nothing is missing
+//
+// The caller holds mu.
+func (p *Part[V]) hasRead(id string) bool { return slices.Contains(p.recent, id) }
+
+// forget removes a flight. The caller holds mu.
+func (p *Part[V]) forget(f *flight[V]) {
+	if p.flights[f.key] == f {
+		delete(p.flights, f.key)
+	}
+}
+
+// settleEarly decides about the flights that have landed early, now that the log was read further. The caller holds mu.
+func (p *Part[V]) settleEarly() (kept bool) {
+	p.early = slices.DeleteFunc(p.early, func(f *flight[V]) bool {
+		if p.mayKeep(f) && streamid.Less(p.read, f.fetched.At) {
+			return false
+		}
+		p.copy.release(f.fetched.size(f.key))
+		if p.mayKeep(f) && p.hasRead(f.fetched.At) {
+			kept = p.keep(f.key, f.fetched) || kept
+		}
+		p.forget(f)
+		return true
+	})
+	return kept
 }
 
 // since returns the id that a fetch has to show: nobody is to see something older than what was seen. The caller holds mu.
@@ -165,18 +236,26 @@ func (p *Part[V]) since() string {
 	if p.copy.guards.NoReplicaCheck {
 		return ""
 	}
-	since := p.read
-	for _, id := range [...]string{p.promised, p.seen} {
-		if id != "" && streamid.Less(since, id) {
-			since = id
+	return p.reached()
+}
+
+// reached returns the highest id that was read, promised or seen, "" if there is none. The caller holds mu.
+func (p *Part[V]) reached() string {
+	reached := p.read
+	for _, id := range [...]string{p.promised, p.seen, p.before} {
+		if id != "" && streamid.Less(reached, id) {
+			reached = id
 		}
 	}
-	return since
+	return reached
 }
+
+// size returns how much memory a value needs under a key.
+func (f *Fetched[V]) size(key string) int { return f.Size + len(key) + overhead }
 
 // keep puts a value into the copy. The caller holds mu.
 func (p *Part[V]) keep(key string, fetched Fetched[V]) bool {
-	size := fetched.Size + len(key) + overhead
+	size := fetched.size(key)
 	if int64(size) > p.copy.limit/4 || size > math.MaxInt32 {
 		p.drop(key) // it would push out too much
 		return false
@@ -203,6 +282,10 @@ func (p *Part[V]) drop(key string) {
 	}
 }
 
+// emptyLog is the id up to which an empty log was read. It is that of no record, so nothing is kept by it: another log that
+// is empty looks the same.
+const emptyLog = "0-0"
+
 // Begin says that the log is followed from an id on.
 func (p *Part[V]) Begin(id string) {
 	p.mu.Lock()
@@ -216,25 +299,41 @@ func (p *Part[V]) Begin(id string) {
 	default:
 		close(p.begun)
 	}
-	p.following, p.read, p.unreachable = true, id, false
+	p.following, p.read, p.before, p.unreachable = true, id, "", false
+	if id != emptyLog {
+		p.remember(id)
+	}
 	p.tell()
 	p.settle()
 	p.answered()
 }
 
-// Changed says that keys have changed, and that the log was read up to an id.
-func (p *Part[V]) Changed(keys []string, id string) {
+// Changed says that keys have changed, and which records were read.
+func (p *Part[V]) Changed(keys, ids []string) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	for _, key := range keys {
 		p.drop(key)
 		if f := p.flights[key]; f != nil {
 			f.changed = true
 		}
 	}
-	p.read = id
+	p.read = ids[len(ids)-1]
+	p.remember(ids...)
+	kept := p.settleEarly()
 	p.tell()
 	p.settle()
+	p.mu.Unlock()
+	if kept {
+		p.copy.makeRoom()
+	}
+}
+
+// remember takes note of records that were read. The caller holds mu.
+func (p *Part[V]) remember(ids ...string) {
+	p.recent = append(p.recent, ids...)
+	if extra := len(p.recent) - recentIDs; extra > recentIDs {
+		p.recent = append(p.recent[:0:0], p.recent[extra:]...)
+	}
 }
 
 // Answered says that Redis has answered; end, that the end of the log was reached.
@@ -253,15 +352,17 @@ func (p *Part[V]) Answered(end bool) {
 func (p *Part[V]) Lost() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.promised, p.seen = "", ""
 	p.void()
+	p.promised, p.seen = "", ""
 }
 
 // void drops everything, and leaves the fetches that are under way to those who wait for them. The caller holds mu.
 func (p *Part[V]) void() {
-	p.following, p.read = false, ""
+	p.before = p.reached()
+	p.following, p.read, p.recent = false, "", nil
 	p.settle()
 	p.turnAway()
+	p.settleEarly()
 	for i := range p.tables {
 		t := &p.tables[i]
 		t.mu.Lock()
@@ -286,6 +387,7 @@ func (p *Part[V]) turnAway() {
 
 // answered restarts the time after which the part is stale. The caller holds mu.
 func (p *Part[V]) answered() {
+	p.answeredAt = time.Now()
 	if p.stale == nil {
 		p.stale = time.AfterFunc(staleAfter, p.silent)
 		return
@@ -297,6 +399,9 @@ func (p *Part[V]) answered() {
 func (p *Part[V]) silent() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if time.Since(p.answeredAt) < staleAfter {
+		return // Redis has answered while the timer waited for the lock
+	}
 	p.unreachable = true
 	p.settle()
 }

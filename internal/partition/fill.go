@@ -56,7 +56,7 @@ func (f Filling) Began() time.Time {
 
 // Filled reports whether the partition was filled, and whether Redis has lost writes since, so that it is not any more.
 func (p *Partition) Filled(ctx context.Context) (filled, unsure bool, err error) {
-	reply, err := p.run(ctx, p.store.scripts.read, []string{p.names.index})
+	reply, err := p.run(ctx, p.store.scripts.read, []string{p.names.index, p.names.log})
 	if err != nil {
 		return false, false, err
 	}

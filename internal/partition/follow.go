@@ -21,8 +21,8 @@ type Follower interface {
 	// Begin says that the log is followed from an id on. What was known before is void.
 	Begin(id string)
 
-	// Changed says which entries have changed, and up to which id the log was read.
-	Changed(keys []string, id string)
+	// Changed says which records were read, and which entries have changed by them. There is at least one record.
+	Changed(keys, ids []string)
 
 	// Answered says that Redis has answered; end, that there is nothing in the log that was not read.
 	Answered(end bool)
@@ -77,19 +77,20 @@ func (p *Partition) follow(ctx context.Context, follower Follower, at string) (n
 		follower.Answered(end == at)
 		return at, nil
 	}
-	keys := make([]string, 0, len(records))
+	keys, ids := make([]string, 0, len(records)), make([]string, 0, len(records))
 	for _, record := range records {
 		if text(record.Values["prev"]) != at && !p.store.config.Guards.NoPredecessors {
 			follower.Lost()
 			return "", nil
 		}
 		at = record.ID
+		ids = append(ids, at)
 		switch text(record.Values["op"]) {
 		case "store", "destroy":
 			keys = append(keys, text(record.Values["key"]))
 		}
 	}
-	follower.Changed(keys, at)
+	follower.Changed(keys, ids)
 	follower.Answered(len(records) < followCount)
 	return at, nil
 }
@@ -116,8 +117,13 @@ func (p *Partition) end(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.store.config.Timeout)
 	defer cancel()
 	last, err := p.store.config.Client.XRevRangeN(ctx, p.names.log, "+", "-", 1).Result()
-	if err != nil || len(last) == 0 {
-		return "0-0", err
+	return endOf(last), err
+}
+
+// endOf returns the id of the last record of a log, of which it is given at most that record.
+func endOf(last []redis.XMessage) string {
+	if len(last) == 0 {
+		return "0-0"
 	}
-	return last[0].ID, nil
+	return last[0].ID
 }

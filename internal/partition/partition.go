@@ -218,6 +218,10 @@ type Found struct {
 	Listed bool // the index has the key; known for what does not exist, and from ReadListed
 	Filled bool // the partition was filled; known for what does not exist only, like Unsure
 	Unsure bool // it was filled, and Redis has lost writes since
+
+	// At is the id of the last record of the change log in the moment of the read, "0-0" if there was none: whatever the log
+	// has up to there is shown.
+	At string
 }
 
 // Read returns what is stored under a key. A miss and what it means are read in one atomic step.
@@ -246,13 +250,22 @@ func (p *Partition) sendReads(keys []string) ([]Found, error) {
 			names = append(names, p.entry(key))
 		}
 	}
-	values, err := p.store.config.Client.MGet(ctx, names...).Result()
+	var (
+		values *redis.SliceCmd
+		last   *redis.XMessageSliceCmd
+	)
+	// In one step: of what is read, the copy of a server has to know which record was the last one.
+	_, err := p.store.config.Client.TxPipelined(ctx, func(pipe redis.Pipeliner) error {
+		values, last = pipe.MGet(ctx, names...), pipe.XRevRangeN(ctx, p.names.log, "+", "-", 1)
+		return nil
+	})
 	if err != nil {
 		return nil, err
 	}
-	found := make([]Found, len(keys))
+	found, end := make([]Found, len(keys)), endOf(last.Val())
 	for i, key := range keys {
-		found[i].Value, found[i].Exists = values[at[key]].(string)
+		found[i].Value, found[i].Exists = values.Val()[at[key]].(string)
+		found[i].At = end
 	}
 	return found, nil
 }
@@ -260,7 +273,7 @@ func (p *Partition) sendReads(keys []string) ([]Found, error) {
 func (p *Partition) sendMisses(keys []string) ([]Found, error) {
 	ctx, cancel := p.background()
 	defer cancel()
-	names := []string{p.names.index}
+	names := []string{p.names.index, p.names.log}
 	args := make([]any, len(keys))
 	for i, key := range keys {
 		names = append(names, p.entry(key))
@@ -270,23 +283,24 @@ func (p *Partition) sendMisses(keys []string) ([]Found, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(reply) != 1+2*len(keys) {
-		return nil, fmt.Errorf("read script: %d values for %d keys", len(reply), len(keys))
-	}
-	return parseFound(text(reply[0]), reply[1:]), nil
+	return parseFound(reply, len(keys))
 }
 
-// parseFound reads what the read scripts say of entries: for each its value, and whether the index has its key.
-func parseFound(filled string, reply []any) []Found {
-	found := make([]Found, len(reply)/2)
+// parseFound reads what the read script says of so many keys.
+func parseFound(reply []any, keys int) ([]Found, error) {
+	if len(reply) != 2+2*keys {
+		return nil, fmt.Errorf("read script: %d values for %d keys", len(reply), keys)
+	}
+	found := make([]Found, keys)
 	for i := range found {
 		f := &found[i]
-		f.Filled, f.Unsure = filled == "1", filled == "unsure"
-		f.Value, f.Exists = reply[2*i].(string)
-		f.Listed = reply[2*i+1] == int64(1)
+		f.Filled, f.Unsure = text(reply[0]) == "1", text(reply[0]) == "unsure"
+		f.At = text(reply[1])
+		f.Value, f.Exists = reply[2+2*i].(string)
+		f.Listed = reply[3+2*i] == int64(1)
 		f.Lost = f.Listed && !f.Exists
 	}
-	return found
+	return found, nil
 }
 
 // Ticket takes a ticket.

@@ -2,7 +2,6 @@ package partition
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/redis/go-redis/v9"
 
@@ -13,34 +12,28 @@ import (
 type Replica struct {
 	store  *Store
 	client redis.UniversalClient
-	reads  []*batch.Batcher[string, FoundAt] // by partition
-}
-
-// FoundAt is what a read found, and the id up to which whoever was asked has the change log.
-type FoundAt struct {
-	Found
-	At string
+	reads  []*batch.Batcher[string, Found] // by partition
 }
 
 // Replica returns a reader of a replica, or of several that a client chooses from.
 func (s *Store) Replica(client redis.UniversalClient) *Replica {
 	r := &Replica{store: s, client: client}
 	for _, p := range s.partitions {
-		r.reads = append(r.reads, batch.New(batch.Config[string, FoundAt]{
-			Send:    func(keys []string) ([]FoundAt, error) { return r.send(p, keys) },
+		r.reads = append(r.reads, batch.New(batch.Config[string, Found]{
+			Send:    func(keys []string) ([]Found, error) { return r.send(p, keys) },
 			Flights: 2, Patience: s.config.Timeout,
 		}))
 	}
 	return r
 }
 
-// Read returns what the replica has under a key, and how old that may be, in one atomic step: whatever the change log has up
-// to At is shown. It is for the caller to say whether that is enough.
-func (r *Replica) Read(ctx context.Context, key string) (FoundAt, error) {
+// Read returns what the replica has under a key, and how old that may be, in one atomic step. It is for the caller to say
+// whether that is enough.
+func (r *Replica) Read(ctx context.Context, key string) (Found, error) {
 	return r.reads[r.store.Of(key).Number].Do(ctx, key)
 }
 
-func (r *Replica) send(p *Partition, keys []string) ([]FoundAt, error) {
+func (r *Replica) send(p *Partition, keys []string) ([]Found, error) {
 	ctx, cancel := p.background()
 	defer cancel()
 	names := []string{p.names.meta, p.names.index, p.names.log}
@@ -49,16 +42,9 @@ func (r *Replica) send(p *Partition, keys []string) ([]FoundAt, error) {
 		names = append(names, p.entry(key))
 		args = append(args, key)
 	}
-	reply, err := r.store.scripts.readAt.RunRO(ctx, r.client, names, args...).Slice()
+	reply, err := r.store.scripts.read.RunRO(ctx, r.client, names, args...).Slice()
 	if err != nil {
 		return nil, translate(err)
 	}
-	if len(reply) != 2+2*len(keys) {
-		return nil, fmt.Errorf("read script: %d values for %d keys", len(reply), len(keys))
-	}
-	found := make([]FoundAt, len(keys))
-	for i, f := range parseFound(text(reply[0]), reply[2:]) {
-		found[i] = FoundAt{f, text(reply[1])}
-	}
-	return found, nil
+	return parseFound(reply, len(keys))
 }

@@ -38,7 +38,7 @@ type Guards struct {
 // A script raises SCALESVERSION or SCALESPARTITIONS, and changes nothing, where the partition was laid out otherwise.
 // A script is one atomic step; each may run twice for one call, because go-redis re-sends after a broken connection.
 type scripts struct {
-	read, readAt, claim, next, commit, renew, tick, fill, mark, walk, advance, explain, backlog, misfiled, refile, sure *redis.Script
+	read, claim, next, commit, renew, tick, fill, mark, walk, advance, explain, backlog, misfiled, refile, sure *redis.Script
 }
 
 func compile(g Guards) scripts {
@@ -51,7 +51,6 @@ func compile(g Guards) scripts {
 	}
 	return scripts{
 		read:     script(readScript),
-		readAt:   script(readAtScript),
 		claim:    script(clock, stored, grant, claimScript),
 		next:     script(clock, grant, nextScript),
 		commit:   script(clock, stored, commitScript),
@@ -143,33 +142,13 @@ local function grant(key, token, lease, cause)
 end
 `
 
-// readScript reads entries together with what a miss means.
-//
-//	KEYS[2] index   KEYS[3…] entries
-//	ARGV[4…] the keys of the entries
-//	returns {filled, then for each entry: its value or false, and 1 if the index has its key}; filled is "1", "0", or
-//	"unsure" if it was filled and Redis has lost writes since
-const readScript = `
-local filled = '0'
-if incarnation and m[5] == incarnation then filled = m[7] and 'unsure' or '1' end
-local reply = {filled}
-for i = 3, #KEYS do
-  local value = redis.pcall('GET', KEYS[i])
-  if type(value) ~= 'string' then value = false end
-  local known = 0
-  if redis.call('ZSCORE', KEYS[2], ARGV[i + 1]) then known = 1 end
-  reply[#reply + 1] = value
-  reply[#reply + 1] = known
-end
-return reply
-`
-
-// readAtScript is readScript for a replica: it also says up to where that has the change log. It writes nothing.
+// readScript reads entries together with what a miss means. It writes nothing, so a replica can be asked as well.
 //
 //	KEYS[2] index   KEYS[3] log   KEYS[4…] entries
 //	ARGV[4…] the keys of the entries
-//	returns {filled, last id of the log, then for each entry as in readScript}
-const readAtScript = `
+//	returns {filled, last id of the log, then for each entry: its value or false, and 1 if the index has its key}; filled is
+//	"1", "0", or "unsure" if it was filled and Redis has lost writes since
+const readScript = `
 local filled = '0'
 if incarnation and m[5] == incarnation then filled = m[7] and 'unsure' or '1' end
 local tail = redis.call('XREVRANGE', KEYS[3], '+', '-', 'COUNT', 1)[1]
