@@ -209,6 +209,7 @@ func (p *program) openCache() (*connectedCache, error) {
 		scales.Partitions(p.partitions),
 		scales.Origin(p.origin),
 		scales.QueryParameters(), // no page depends on one
+		scales.ClaimLease(p.lease),
 		scales.Logger(p.logger),
 	)
 	if err != nil {

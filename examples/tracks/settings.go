@@ -80,7 +80,7 @@ func parseSettings(arguments []string, stderr io.Writer) (settings, error) {
 	flags.BoolVar(&s.warm, "warm", false, "have a server read the cache into its copy before it is ready")
 	flags.DurationVar(&s.deadline, "deadline", 15*time.Second, "how long a server waits for the reply to a write")
 	flags.Int64Var(&s.maxBody, "max-body", 1<<20, "largest request body in `bytes`")
-	flags.DurationVar(&s.lease, "lease", 5*time.Second, "how long a worker may be silent before others take over its jobs")
+	flags.DurationVar(&s.lease, "lease", 5*time.Second, "how long a worker may be silent before others take over its jobs and renders")
 	flags.IntVar(&s.groupLimit, "group-limit", groupLimit, "`number` of pages of an artist that are current when a change of the artist is answered")
 	flags.StringVar(&s.origin, "origin", "http://localhost", "`URL` (scheme, host, port) under which pages are rendered")
 	flags.DurationVar(&s.workDelay, "work-delay", 0, "sleep in writes, after the change of the database")

@@ -10,11 +10,11 @@ import (
 )
 
 // merged is how many artists are merged into one: the group of that one has more members than are rendered before a reply.
-const merged = 40
+const merged = 30
 
-// Workers are killed with groups in what they owe: when all members are being rendered, in the middle of a walk, and at
-// random moments, which are before, between and after the decision of the job and the marks of its groups. Others do the
-// rest: every change is answered, and every member shows it.
+// Workers are killed with groups in what they owe: after the decision of a job and before its groups are marked, after that
+// and before the decision, in the middle of a walk, and at random moments. Others do the rest: every change is answered,
+// and every member shows it.
 func TestOthersRenderTheMembersThatAKilledWorkerOwes(t *testing.T) {
 	s := newSite(t, sharedStore(t), "-lease", "500ms", "-deadline", "1m", "-group-limit", "100")
 	s.troubled = true
@@ -28,25 +28,38 @@ func TestOthersRenderTheMembersThatAKilledWorkerOwes(t *testing.T) {
 		t.Fatalf("the large artist has %d tracks", n)
 	}
 	keys := allKeys(t, s.app, seededTracks)
-	victim := s.startWorker(t, "-render-delay", "1m")
 	s.fill(t)
 	server := s.servers[0]
-	var changes []*pending
-	rename := func(slug, name string) {
-		changes = append(changes, server.begin(t, withJSON(http.MethodPut, artistPath(slug), map[string]string{"name": name})))
+	rename := func(slug, name string) *pending {
+		return server.begin(t, withJSON(http.MethodPut, artistPath(slug), map[string]string{"name": name}))
 	}
+	members := s.membersOf(t, small)
+	marked := func() float64 { return s.client.ZScore(t.Context(), s.redisKey("", "marks"), "artist-"+small).Val() }
 
-	// The job is decided, and its members are being rendered.
-	rename(small, "Renamed by a victim")
-	eventually(t, patience, "the job is decided, its group is marked, and members are being rendered", func() bool {
-		return s.sum(t, "claims", hlen) > 0 && s.client.HLen(t.Context(), s.queueKey("held")).Val() == 1 &&
-			s.client.ZScore(t.Context(), s.redisKey("", "marks"), "artist-"+small).Err() == nil
-	})
+	// No group can be marked.
+	victim := s.startWorker(t)
+	s.meddle(t, "SET", s.redisKey("", "marks"), "no sorted set")
+	change := rename(small, "Decided by a victim")
+	eventually(t, patience, "the job is decided", func() bool { return s.client.HLen(t.Context(), s.queueKey("held")).Val() == 1 })
 	victim.kill()
+	s.meddle(t, "DEL", s.redisKey("", "marks"))
+	victim = s.startWorker(t)
+	change.wait(t).is(t, http.StatusOK)
+	s.isCurrent(t, members)
+
+	// No job can be decided.
+	before := marked()
+	s.meddle(t, "SET", s.queueKey("held"), "no hash")
+	change = rename(small, "Marked by a victim")
+	eventually(t, patience, "the group is marked", func() bool { return marked() > before })
+	victim.kill()
+	s.meddle(t, "DEL", s.queueKey("held"))
 	victim = s.startWorker(t, "-render-delay", "50ms")
+	change.wait(t).is(t, http.StatusOK)
+	s.isCurrent(t, members)
 
 	// A walk has taken some steps.
-	rename(large, "Walked by a victim")
+	change = rename(large, "Walked by a victim")
 	steps := make(map[string]bool)
 	walk := func() string { return s.client.HGet(t.Context(), s.redisKey("", "walks"), "artist-"+large).Val() }
 	eventually(t, patience, "the walk of the large group has taken some steps", func() bool {
@@ -58,15 +71,19 @@ func TestOthersRenderTheMembersThatAKilledWorkerOwes(t *testing.T) {
 		t.Error("the worker was not killed in the middle of the walk")
 	}
 	s.startWorker(t)
+	change.wait(t).is(t, http.StatusOK)
+	s.isIdle(t)
+	s.isCurrent(t, s.membersOf(t, large))
 
 	// At random moments.
 	seed := rand.Uint64()
 	random := rand.New(rand.NewPCG(seed, 0))
 	t.Logf("the seed is %d", seed)
-	for round := range 10 {
-		victim := s.start(t, "worker", "-render-delay", "5ms")
+	var changes []*pending
+	for round := range 6 {
+		victim := s.startWorker(t, "-render-delay", "5ms")
 		for _, slug := range []string{small, large}[:1+round%2] {
-			rename(slug, fmt.Sprintf("Renamed %d %s", round, slug))
+			changes = append(changes, rename(slug, fmt.Sprintf("Renamed %d %s", round, slug)))
 		}
 		<-time.After(time.Duration(random.IntN(int(200 * time.Millisecond))))
 		victim.kill()
@@ -79,6 +96,16 @@ func TestOthersRenderTheMembersThatAKilledWorkerOwes(t *testing.T) {
 	if a := s.verify(t, 0); len(a.Findings) != 0 || *a.Current != len(keys) {
 		t.Errorf("a verify finds %v; %d keys are current, of %d", a.kinds(), *a.Current, len(keys))
 	}
+}
+
+// membersOf returns the keys in the group of an artist.
+func (s *site) membersOf(t *testing.T, slug string) []string {
+	t.Helper()
+	keys := artistKeys(slug)
+	for _, track := range read[artistPage](t, s.app, artistPath(slug)+".json").Tracks {
+		keys = append(keys, trackKeys(track.ID)...)
+	}
+	return keys
 }
 
 // startWorker starts a worker and waits until servers know of it.
