@@ -41,6 +41,10 @@ load: ## WRITES (20000) mixed writes and reads through many processes built with
 flush: ## FLUSHALL under 64 readers and writers: no 404 for what exists, at any time
 	go test ./internal/blackbox -count=1 -timeout 20m -v -run '^TestOnlyAFilledCacheKnowsWhatIsMissing$$/^single$$' -readers 32 -writers 32
 
+.PHONY: away
+away: ## Redis away for 10 s under 64 readers of a server with a warm copy
+	go test ./internal/blackbox -count=1 -timeout 20m -v -run '^TestAWarmCopyOutlivesRedis$$' -copy-readers 64 -copy-outage 10s
+
 .PHONY: audit
 audit: ## Verifies beside WRITES (20000) mixed writes: they find nothing
 	go test ./internal/blackbox -count=1 -timeout 0 -v -run '^TestVerifyBesideWritesFindsNothing$$' -writes $(WRITES)

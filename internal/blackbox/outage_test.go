@@ -55,6 +55,7 @@ func TestAnOutageOfRedisIsToldAndThenOver(t *testing.T) {
 func (s *site) outage(t *testing.T, away, back func()) {
 	t.Helper()
 	s.troubled = true
+	s.serverFlags = []string{"-local-copy", "0"} // TestAWarmCopyOutlivesRedis is about those with one
 	s.open(t, 1, 2)
 	s.fill(t)
 	f := s.newTraffic(t, s.servers[0])

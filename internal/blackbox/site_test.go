@@ -22,9 +22,10 @@ import (
 // site is one application with its processes, on one database and one Redis.
 type site struct {
 	store
-	namespace string
-	flags     []string // of all processes
-	processes []*process
+	namespace   string
+	flags       []string // of all processes
+	serverFlags []string // of servers, besides
+	processes   []*process
 	// troubled says that processes may log errors, because the test gives them reason to.
 	troubled bool
 	// raceFill has fills run with the race detector too, if servers and workers do.
@@ -53,6 +54,9 @@ func (s *site) launch(t *testing.T, role string, flags ...string) *process {
 	all := slices.Clone(s.flags)
 	if role != "app" {
 		all = append(all, s.store.flags...)
+	}
+	if role == "server" {
+		all = append(all, s.serverFlags...)
 	}
 	raced := role == "server" || role == "worker" || role == "fill" && s.raceFill
 	p := launch(t, role, raced, append(all, flags...))
