@@ -85,6 +85,10 @@ fill: ## A fill of a trivial application against plain pipelined SETs
 propagate: ## From the commit of a write until a second server serves it, against a PING
 	go run ./internal/bench -run propagate
 
+.PHONY: peers
+peers: ## A hit against nginx and Varnish, as far as those and wrk are installed
+	go run ./internal/bench -run peers
+
 .PHONY: cover
 cover: ## Statement coverage of all packages, as cover.out and cover.html
 	go test -coverpkg=./... -coverprofile=cover.out ./...

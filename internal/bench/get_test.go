@@ -13,6 +13,12 @@ import (
 func runs(t *testing.T, arguments string, want ...string) {
 	t.Helper()
 	redistest.Require(t)
+	runsWithout(t, arguments, want...)
+}
+
+// runsWithout is runs for what needs no Redis.
+func runsWithout(t *testing.T, arguments string, want ...string) {
+	t.Helper()
 	var out bytes.Buffer
 	if err := run(t.Context(), strings.Fields(arguments), &out); err != nil {
 		t.Fatalf("%v\n%s", err, &out)

@@ -85,6 +85,7 @@ var benchmarks = map[string]benchmark{
 	"group":     {run: benchGroup, window: 5 * time.Second},
 	"propagate": {run: benchPropagate, window: 10 * time.Second},
 	"memory":    {run: benchMemory, entries: 1_000_000, ownRedis: true},
+	"peers":     {run: benchPeers, window: 3 * time.Second, ownRedis: true},
 	"queue":     {run: benchQueue, window: 2 * time.Second},
 	"storm":     {run: benchStorm},
 }
@@ -95,7 +96,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	name := flags.String("run", "", "which benchmark to run: "+names)
 	flags.StringVar(&s.redis, "redis", "", "redis:// URL of the Redis to use; by default a redis-server is started")
-	seconds := flags.Float64("seconds", 0, "length of one measurement, by default 2; propagate: 10; group: least length of one, by default 5")
+	seconds := flags.Float64("seconds", 0, "length of one measurement, by default 2; peers: 3; propagate: 10; group: least length of one, by default 5")
 	flags.IntVar(&s.rounds, "rounds", 5, "pairs of measurements, with queue at each number of callers")
 	flags.IntVar(&s.writes, "writes", 2000, "storm: how many writes are sent at once")
 	flags.IntVar(&s.memberCount, "members", 10_000, "group: how many members it has")

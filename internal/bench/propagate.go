@@ -112,10 +112,11 @@ func startPropagate(ctx context.Context, s settings) (b *propagateBench, stop fu
 }
 
 func (b *propagateBench) start(ctx context.Context) (err error) {
-	stopRedis := func() {}
-	if b.url, stopRedis, err = b.server(); err != nil {
+	url, stopRedis, err := b.server()
+	if err != nil {
 		return err
 	}
+	b.url = url
 	b.closers = append(b.closers, stopRedis)
 	if b.rdb, err = clientOf(b.url); err != nil {
 		return err
