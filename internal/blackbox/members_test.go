@@ -43,14 +43,19 @@ func TestOthersRenderTheMembersThatAKilledWorkerOwes(t *testing.T) {
 	eventually(t, patience, "the job is decided", func() bool { return s.client.HLen(t.Context(), s.queueKey("held")).Val() == 1 })
 	victim.kill()
 	s.meddle(t, "DEL", s.redisKey("", "marks"))
-	victim = s.startWorker(t)
+	victim = s.startWorker(t, "-work-delay", "3s")
 	change.wait(t).is(t, http.StatusOK)
 	s.isCurrent(t, members)
 
-	// No job can be decided.
+	// No job can be decided, from a moment on at which the handler runs.
 	before := marked()
-	s.meddle(t, "SET", s.queueKey("held"), "no hash")
 	change = rename(small, "Marked by a victim")
+	eventually(t, patience, "the handler has changed the database", func() bool {
+		return s.asked(t, artistPath(small)+".json", "Marked by a victim")
+	})
+	if held := s.client.SetNX(t.Context(), s.queueKey("held"), "no hash", 0).Val(); !held {
+		t.Fatal("the job was decided before it could be kept from that")
+	}
 	eventually(t, patience, "the group is marked", func() bool { return marked() > before })
 	victim.kill()
 	s.meddle(t, "DEL", s.queueKey("held"))

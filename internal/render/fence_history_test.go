@@ -166,14 +166,14 @@ func (h *history) run(ctx context.Context) {
 		h.perform(ctx, h.dice, nil, &job{needs: h.keys, name: "fill"})
 	}
 	var scripts sync.WaitGroup
-	for i, p := range slices.Clone(h.processes) {
+	processes := slices.Clone(h.processes)
+	for i, p := range processes {
 		scripts.Go(func() { h.script(ctx, newDice(h.seed, uint64(i)+1), p) })
 	}
 	var readers sync.WaitGroup
 	readers.Go(func() { h.watch(ctx) })
 	if h.storeConfig.Guards == (partition.Guards{}) { // else there is drift, which no repair may hide
-		home := h.processes[0]
-		readers.Go(func() { h.verify(ctx, home) })
+		readers.Go(func() { h.verify(ctx, processes[0]) })
 	}
 	scripts.Wait()
 	if h.meeting {
