@@ -241,7 +241,7 @@ func TestAFillFollowsLinks(t *testing.T) {
 	if code := run(t.Context(), []string{"-role", "fill", "-keys", "links", "-redis", url, "-db", database}, &stdout, &stderr); code != exitDone {
 		t.Fatalf("the fill ended with %d: %s", code, stderr.String())
 	}
-	p := &program{settings: settings{redisURL: url, namespace: "tracks", partitions: 1, origin: "http://localhost"}, logger: slog.New(slog.DiscardHandler)}
+	p := &program{settings: settings{redisURL: url, namespace: "tracks", partitions: 1, origin: "http://localhost", lease: time.Second}, logger: slog.New(slog.DiscardHandler)}
 	c, err := p.openCache()
 	if err != nil {
 		t.Fatal(err)

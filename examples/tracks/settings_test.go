@@ -91,7 +91,7 @@ func TestDefaults(t *testing.T) {
 	}
 	want := settings{
 		role: "all", listen: "127.0.0.1:8080", database: "tracks.db", namespace: "tracks", partitions: 1, concurrency: 16,
-		deadline: 15 * time.Second, maxBody: 1 << 20, lease: 5 * time.Second, origin: "http://localhost", keys: "database",
+		deadline: 15 * time.Second, maxBody: 1 << 20, lease: 5 * time.Second, groupLimit: 3000, origin: "http://localhost", keys: "database",
 	}
 	if got != want {
 		t.Errorf("the defaults are %+v, want %+v", got, want)
