@@ -176,6 +176,7 @@ func (p *Part[V]) land(f *flight[V]) {
 	kept := false
 	switch {
 	case f.err != nil || !f.fetched.Keep || !p.mayKeep(f):
+	case streamid.Less(at, f.since): // Redis has lost records that were read, which will show
 	case p.hasRead(at) || p.copy.guards.NoRecordCheck:
 		kept = p.keep(f.key, f.fetched)
 	case streamid.Less(p.read, at) && p.copy.reserve(f.fetched.size(f.key)):

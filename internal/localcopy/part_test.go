@@ -11,12 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/itscales/scales/internal/localcopy"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 type (
 	part    = localcopy.Part[string]
@@ -389,6 +385,8 @@ func TestWhatALostRecordSaidIsNotKept(t *testing.T) {
 	fetch(t, p, "/a", value("lost", "2-0"))
 	has(t, p, "/a", "")
 	p.Changed([]string{"/b"}, []string{"3-0"}) // without 2-0
+	has(t, p, "/a", "")
+	fetch(t, p, "/a", value("from before", "1-0"))
 	has(t, p, "/a", "")
 	_, late := underWay(t, p, "/a")
 	p.Changed([]string{"/b"}, []string{"5-0"})

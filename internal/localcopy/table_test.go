@@ -21,7 +21,7 @@ func keysOf(n int) []string {
 
 // A table does what a map does, whatever the order of operations, through any number of rebuilds.
 func TestATableIsAMap(t *testing.T) {
-	for round := range 200 {
+	for round := range 60 {
 		first := rand.Uint64()
 		random := rand.New(rand.NewPCG(first, 0))
 		var (
