@@ -207,7 +207,14 @@ func (p *Part[V]) mayKeep(f *flight[V]) bool {
 //	record 9 is written, which names 7 as the one before it: nothing is missing
 //
 // The caller holds mu.
-func (p *Part[V]) hasRead(id string) bool { return slices.Contains(p.recent, id) }
+func (p *Part[V]) hasRead(id string) bool {
+	for _, recent := range slices.Backward(p.recent) { // most often it is the last one
+		if recent == id {
+			return true
+		}
+	}
+	return false
+}
 
 // forget removes a flight. The caller holds mu.
 func (p *Part[V]) forget(f *flight[V]) {
