@@ -137,6 +137,7 @@ func TestReplicasKnowWhatTheProgramHasChanged(t *testing.T) {
 	if err := s.cache.MarkFilled(ctx); err != nil {
 		t.Fatal(err)
 	}
+	p.await(t)
 	p.links[0].Hang()
 	for i := range 20 {
 		text := fmt.Sprint("text ", i)
@@ -193,7 +194,13 @@ func TestNoReadIsOlderThanOneBefore(t *testing.T) {
 // await waits until the replicas have what the primary has.
 func (p *primary) await(t *testing.T) {
 	t.Helper()
-	if n, err := p.Client(t).Wait(context.Background(), len(p.replicas), 20*time.Second).Result(); err != nil || int(n) < len(p.replicas) {
+	ctx, conn := context.Background(), p.Client(t).Conn()
+	defer func() { _ = conn.Close() }()
+	// WAIT waits for what its own connection has written.
+	if err := conn.Set(ctx, "await", "", 0).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := conn.Wait(ctx, len(p.replicas), 20*time.Second).Result(); err != nil || int(n) < len(p.replicas) {
 		t.Fatalf("%d replicas have everything: %v", n, err)
 	}
 }
