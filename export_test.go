@@ -1,0 +1,8 @@
+package scales
+
+import "github.com/itscales/scales/internal/localcopy"
+
+// CopyGuards switches safeguards of the local copy, and of reads from replicas, off.
+func CopyGuards(g localcopy.Guards) ReadOption {
+	return readOption(func(c *readConfig) { c.guards = g })
+}
