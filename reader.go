@@ -182,9 +182,11 @@ func (rd *reader) follow() {
 		return
 	}
 	rd.stop = cancel
-	for i, p := range rd.cache.store.All() {
-		rd.following.Go(func() { p.Follow(ctx, rd.copy.Part(i)) })
+	followers := make([]partition.Follower, len(rd.cache.store.All()))
+	for i := range followers {
+		followers[i] = rd.copy.Part(i)
 	}
+	rd.following.Go(func() { rd.cache.store.Follow(ctx, followers) })
 	rd.mu.Unlock()
 	rd.cache.onClose(func() { rd.close(context.Background()) })
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -207,6 +208,7 @@ func (p *program) openCache() (*connectedCache, error) {
 	cache, err := scales.NewCache(client,
 		scales.Namespace(p.namespace),
 		scales.Partitions(p.partitions),
+		scales.Codings(strings.FieldsFunc(p.codings, func(r rune) bool { return r == ',' })...),
 		scales.Origin(p.origin),
 		scales.QueryParameters(), // no page depends on one
 		scales.ClaimLease(p.lease),

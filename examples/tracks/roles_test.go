@@ -111,7 +111,7 @@ func makeWrites(t *testing.T, address string, s *store, app http.Handler) {
 
 func TestAllInOneProcess(t *testing.T) {
 	database := filepath.Join(t.TempDir(), "tracks.db")
-	p := start(t, "-role", "all", "-listen", "127.0.0.1:0", "-db", database, "-partitions", "3")
+	p := start(t, "-role", "all", "-codings", testCodings, "-listen", "127.0.0.1:0", "-db", database, "-partitions", "3")
 	address, found := strings.CutPrefix(p.line(t), "ready all ")
 	if !found {
 		t.Fatal("the line is not ready all and an address")
@@ -179,7 +179,7 @@ func TestModulesApart(t *testing.T) {
 	if line := worker.line(t); line != "ready worker" {
 		t.Errorf("the worker says %q", line)
 	}
-	fill := start(t, "-role", "fill", "-redis", url, "-db", database)
+	fill := start(t, "-role", "fill", "-codings", testCodings, "-redis", url, "-db", database)
 	if line := fill.line(t); line != "ready fill" {
 		t.Errorf("the fill says %q", line)
 	}
@@ -216,7 +216,7 @@ func TestAFillWithFailedKeysIsAFailure(t *testing.T) {
 		t.Fatal(err)
 	}
 	var stdout, stderr bytes.Buffer
-	if code := run(t.Context(), []string{"-role", "fill", "-redis", someRedis(t), "-db", database}, &stdout, &stderr); code != exitFailed {
+	if code := run(t.Context(), []string{"-role", "fill", "-codings", testCodings, "-redis", someRedis(t), "-db", database}, &stdout, &stderr); code != exitFailed {
 		t.Errorf("the fill ended with %d, want %d", code, exitFailed)
 	}
 	said := strings.Split(strings.TrimSpace(stdout.String()), "\n")
@@ -238,7 +238,7 @@ func TestAFillWithFailedKeysIsAFailure(t *testing.T) {
 func TestAFillFollowsLinks(t *testing.T) {
 	database, url := filepath.Join(t.TempDir(), "tracks.db"), someRedis(t)
 	var stdout, stderr bytes.Buffer
-	if code := run(t.Context(), []string{"-role", "fill", "-keys", "links", "-redis", url, "-db", database}, &stdout, &stderr); code != exitDone {
+	if code := run(t.Context(), []string{"-role", "fill", "-codings", testCodings, "-keys", "links", "-redis", url, "-db", database}, &stdout, &stderr); code != exitDone {
 		t.Fatalf("the fill ended with %d: %s", code, stderr.String())
 	}
 	p := &program{settings: settings{redisURL: url, namespace: "tracks", partitions: 1, origin: "http://localhost", lease: time.Second}, logger: slog.New(slog.DiscardHandler)}
@@ -283,7 +283,7 @@ func TestAFillFollowsLinks(t *testing.T) {
 }
 
 func TestAFillThatIsStoppedIsAFailure(t *testing.T) {
-	p := start(t, "-role", "fill", "-redis", someRedis(t), "-db", filepath.Join(t.TempDir(), "tracks.db"), "-render-delay", "5s")
+	p := start(t, "-role", "fill", "-codings", testCodings, "-redis", someRedis(t), "-db", filepath.Join(t.TempDir(), "tracks.db"), "-render-delay", "5s")
 	if line := p.line(t); line != "ready fill" {
 		t.Errorf("the fill says %q", line)
 	}
@@ -298,7 +298,7 @@ func TestAFillThatIsStoppedIsAFailure(t *testing.T) {
 }
 
 func TestAllStopsBeforeItIsReady(t *testing.T) {
-	p := start(t, "-role", "all", "-listen", "127.0.0.1:0", "-db", filepath.Join(t.TempDir(), "tracks.db"), "-render-delay", "2s")
+	p := start(t, "-role", "all", "-codings", testCodings, "-listen", "127.0.0.1:0", "-db", filepath.Join(t.TempDir(), "tracks.db"), "-render-delay", "2s")
 	p.end(t, exitDone)
 	select {
 	case line := <-p.stdout.whole:

@@ -30,6 +30,7 @@ type settings struct {
 	database    string
 	namespace   string
 	partitions  int
+	codings     string
 	concurrency int
 	localCopy   *int64 // nil for the default of Scales
 	warm        bool
@@ -75,6 +76,7 @@ func parseSettings(arguments []string, stderr io.Writer) (settings, error) {
 	flags.StringVar(&s.database, "db", "tracks.db", "`file` of the SQLite database; made and filled if it is new")
 	flags.StringVar(&s.namespace, "namespace", "tracks", "`name` that tells applications in one Redis apart")
 	flags.IntVar(&s.partitions, "partitions", 1, "`number` of partitions of the cache")
+	flags.StringVar(&s.codings, "codings", "br,zstd,gzip", "`names` of the content codings in which pages are stored besides, separated by commas")
 	flags.IntVar(&s.concurrency, "concurrency", 16, "`number` of requests, and of renders, that the application gets at once")
 	flags.Func("local-copy", "`bytes` of memory for a server's copy of the cache; 0 has every read ask Redis (default: that of Scales)", s.setLocalCopy)
 	flags.BoolVar(&s.warm, "warm", false, "have a server read the cache into its copy before it is ready")

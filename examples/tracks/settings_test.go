@@ -90,7 +90,7 @@ func TestDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := settings{
-		role: "all", listen: "127.0.0.1:8080", database: "tracks.db", namespace: "tracks", partitions: 1, concurrency: 16,
+		role: "all", listen: "127.0.0.1:8080", database: "tracks.db", namespace: "tracks", partitions: 1, codings: "br,zstd,gzip", concurrency: 16,
 		deadline: 15 * time.Second, maxBody: 1 << 20, lease: 5 * time.Second, groupLimit: 3000, origin: "http://localhost", keys: "database",
 	}
 	if got != want {

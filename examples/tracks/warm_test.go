@@ -18,7 +18,7 @@ func TestAWarmServerGoesOnWithoutRedis(t *testing.T) {
 	t.Cleanup(closeOnce)
 	url, database := "redis://"+embedded.Addr(), filepath.Join(t.TempDir(), "tracks.db")
 	var stdout, stderr bytes.Buffer
-	if code := run(t.Context(), []string{"-role", "fill", "-redis", url, "-db", database}, &stdout, &stderr); code != exitDone {
+	if code := run(t.Context(), []string{"-role", "fill", "-codings", testCodings, "-redis", url, "-db", database}, &stdout, &stderr); code != exitDone {
 		t.Fatalf("the fill ended with %d: %s", code, stderr.String())
 	}
 	for _, test := range []struct {
@@ -52,7 +52,7 @@ func TestAWarmServerGoesOnWithoutRedis(t *testing.T) {
 }
 
 func TestAllIsWarmWhenItIsReady(t *testing.T) {
-	p := start(t, "-role", "all", "-warm", "-listen", "127.0.0.1:0", "-db", filepath.Join(t.TempDir(), "tracks.db"))
+	p := start(t, "-role", "all", "-codings", testCodings, "-warm", "-listen", "127.0.0.1:0", "-db", filepath.Join(t.TempDir(), "tracks.db"))
 	address := strings.TrimPrefix(p.line(t), "ready all ")
 	if page := fetch(t, address+"/tracks/7.json"); !strings.Contains(page, trackName(7)) {
 		t.Errorf("track 7 is %s", page)

@@ -59,6 +59,9 @@ func (s *site) launch(t *testing.T, role string, flags ...string) *process {
 		all = append(all, s.serverFlags...)
 	}
 	raced := role == "server" || role == "worker" || role == "fill" && s.raceFill
+	if raced && *raceBuild && role != "server" {
+		all = append(all, "-codings", "") // with the race detector they take a hundred times as long, and are nothing that it could look at
+	}
 	p := launch(t, role, raced, append(all, flags...))
 	s.processes = append(s.processes, p)
 	return p

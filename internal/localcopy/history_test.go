@@ -138,7 +138,7 @@ func play(client redis.UniversalClient, namespace string, seed uint64, dumps boo
 	defer followed.Close()
 	following, unfollow := context.WithCancel(h.ctx)
 	var follower, clients sync.WaitGroup
-	follower.Go(func() { followed.All()[0].Follow(following, h) })
+	follower.Go(func() { followed.Follow(following, []partition.Follower{h}) })
 	for number := range 3 {
 		clients.Go(func() { h.client(rand.New(rand.NewPCG(seed, uint64(number)+2))) })
 	}

@@ -3,6 +3,7 @@ package partition
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -31,16 +32,45 @@ type Follower interface {
 	Lost()
 }
 
-// Follow follows the change log until ctx ends, however often Redis is away. It needs a connection for itself.
+// Follow follows the change logs of all partitions until ctx ends, however often Redis is away; there is a follower for each. It
+// needs a connection for itself; with Redis Cluster, where one call cannot read what different slots have, one for each
+// partition.
 //
 // Each record names the one before it. Where that is not the one that was read last, something is missing between them.
 // Where nothing comes for a while, the last record of the log has to be the one that was read.
-func (p *Partition) Follow(ctx context.Context, follower Follower) {
-	at := ""
+func (s *Store) Follow(ctx context.Context, followers []Follower) {
+	var group sync.WaitGroup
+	defer group.Wait()
+	_, scattered := s.config.Client.(*redis.ClusterClient)
+	var together following
+	for i, p := range s.partitions {
+		if scattered {
+			group.Go(func() { (&following{logs: []*followed{{Partition: p, follower: followers[i]}}}).run(ctx) })
+			continue
+		}
+		together.logs = append(together.logs, &followed{Partition: p, follower: followers[i]})
+	}
+	if !scattered {
+		together.run(ctx)
+	}
+}
+
+// following is change logs that are read with one call.
+type following struct {
+	logs    []*followed
+	checked time.Time // when the ends of the logs were looked at
+}
+
+// followed is a change log that is followed.
+type followed struct {
+	*Partition
+	follower Follower
+	at       string // the id up to which it was read, "" if it is to be begun
+}
+
+func (f *following) run(ctx context.Context) {
 	for ctx.Err() == nil {
-		next, err := p.follow(ctx, follower, at)
-		if err == nil {
-			at = next
+		if f.step(ctx) == nil {
 			continue
 		}
 		select {
@@ -50,38 +80,123 @@ func (p *Partition) Follow(ctx context.Context, follower Follower) {
 	}
 }
 
-// follow reads a piece of the log behind at, "" if it is to be begun. It returns the id up to which the log was read, "" if it
-// does not go on there.
-func (p *Partition) follow(ctx context.Context, follower Follower, at string) (next string, err error) {
-	if at == "" {
-		end, err := p.end(ctx)
-		if err != nil {
-			return "", err
-		}
-		follower.Begin(end)
-		return end, nil
+// step begins logs, waits for records, and looks at the ends of the logs where none has come for a while.
+func (f *following) step(ctx context.Context) error {
+	if err := f.begin(ctx); err != nil {
+		return err
 	}
-	records, err := p.readLog(ctx, at)
+	records, err := f.read(ctx)
 	if err != nil {
-		return "", err
+		return err
 	}
-	if len(records) == 0 {
-		end, err := p.end(ctx)
-		switch {
-		case err != nil:
-			return "", err
-		case streamid.Less(end, at):
-			follower.Lost()
-			return "", nil
+	for _, log := range f.logs {
+		if len(records[log.names.log]) > 0 {
+			log.take(records[log.names.log])
+		} else {
+			log.follower.Answered(false) // it may have been taken back, which check finds out
 		}
-		follower.Answered(end == at)
-		return at, nil
 	}
+	if time.Since(f.checked) >= followBlock {
+		return f.check(ctx)
+	}
+	return nil
+}
+
+// begin begins the logs that are not followed.
+func (f *following) begin(ctx context.Context) error {
+	var begun []*followed
+	for _, log := range f.logs {
+		if log.at == "" {
+			begun = append(begun, log)
+		}
+	}
+	ends, err := ends(ctx, begun)
+	for i, log := range begun[:len(ends)] {
+		log.at = ends[i]
+		log.follower.Begin(ends[i])
+	}
+	return err
+}
+
+// check looks at the ends of the logs.
+func (f *following) check(ctx context.Context) error {
+	followed := make([]*followed, 0, len(f.logs))
+	for _, log := range f.logs {
+		if log.at != "" {
+			followed = append(followed, log)
+		}
+	}
+	ends, err := ends(ctx, followed)
+	if err != nil {
+		return err
+	}
+	f.checked = time.Now()
+	for i, log := range followed {
+		if streamid.Less(ends[i], log.at) {
+			log.lose()
+			continue
+		}
+		log.follower.Answered(ends[i] == log.at)
+	}
+	return nil
+}
+
+// ends returns the id of the last record of each log.
+func ends(ctx context.Context, logs []*followed) ([]string, error) {
+	if len(logs) == 0 {
+		return nil, nil
+	}
+	config := &logs[0].store.config
+	ctx, cancel := context.WithTimeout(ctx, config.Timeout)
+	defer cancel()
+	last := make([]*redis.XMessageSliceCmd, len(logs))
+	_, err := config.Client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for i, log := range logs {
+			last[i] = pipe.XRevRangeN(ctx, log.names.log, "+", "-", 1)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	ends := make([]string, len(logs))
+	for i := range logs {
+		ends[i] = endOf(last[i].Val())
+	}
+	return ends, nil
+}
+
+// read waits for records behind those that were read, and returns none if there are none for a while.
+func (f *following) read(ctx context.Context) (map[string][]redis.XMessage, error) {
+	var names, ids []string
+	for _, log := range f.logs {
+		names, ids = append(names, log.names.log), append(ids, log.at)
+	}
+	config := &f.logs[0].store.config
+	// go-redis waits for the answer to a blocking call for ten seconds longer than that may take.
+	ctx, cancel := context.WithTimeout(ctx, followBlock+config.Timeout)
+	defer cancel()
+	streams, err := config.Client.XRead(ctx, &redis.XReadArgs{
+		Streams: append(names, ids...), Count: followCount, Block: followBlock,
+	}).Result()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return nil, err
+	}
+	records := make(map[string][]redis.XMessage, len(streams))
+	for _, stream := range streams {
+		records[stream.Stream] = stream.Messages
+	}
+	return records, nil
+}
+
+// take tells the follower what records say.
+func (f *followed) take(records []redis.XMessage) {
 	keys, ids := make([]string, 0, len(records)), make([]string, 0, len(records))
+	at := f.at
 	for _, record := range records {
-		if text(record.Values["prev"]) != at && !p.store.config.Guards.NoPredecessors {
-			follower.Lost()
-			return "", nil
+		if text(record.Values["prev"]) != at && !f.store.config.Guards.NoPredecessors {
+			f.lose()
+			return
 		}
 		at = record.ID
 		ids = append(ids, at)
@@ -90,34 +205,14 @@ func (p *Partition) follow(ctx context.Context, follower Follower, at string) (n
 			keys = append(keys, text(record.Values["key"]))
 		}
 	}
-	follower.Changed(keys, ids)
-	follower.Answered(len(records) < followCount)
-	return at, nil
+	f.at = at
+	f.follower.Changed(keys, ids)
+	f.follower.Answered(len(records) < followCount)
 }
 
-// readLog waits for records behind at, and returns none if there are none for a while.
-func (p *Partition) readLog(ctx context.Context, at string) ([]redis.XMessage, error) {
-	// go-redis waits for the answer to a blocking call for ten seconds longer than that may take.
-	ctx, cancel := context.WithTimeout(ctx, followBlock+p.store.config.Timeout)
-	defer cancel()
-	streams, err := p.store.config.Client.XRead(ctx, &redis.XReadArgs{
-		Streams: []string{p.names.log, at}, Count: followCount, Block: followBlock,
-	}).Result()
-	if errors.Is(err, redis.Nil) || err == nil && len(streams) == 0 {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	return streams[0].Messages, nil
-}
-
-// end returns the id of the last record of the log, "0-0" if there is none.
-func (p *Partition) end(ctx context.Context) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, p.store.config.Timeout)
-	defer cancel()
-	last, err := p.store.config.Client.XRevRangeN(ctx, p.names.log, "+", "-", 1).Result()
-	return endOf(last), err
+func (f *followed) lose() {
+	f.at = ""
+	f.follower.Lost()
 }
 
 // endOf returns the id of the last record of a log, of which it is given at most that record.

@@ -10,6 +10,7 @@ import (
 	"github.com/itscales/scales/internal/message"
 	"github.com/itscales/scales/internal/partition"
 	"github.com/itscales/scales/internal/render"
+	"github.com/itscales/scales/internal/representation"
 )
 
 // A job is what a handler has changed and how it tells the cache. It is decided: whoever takes it over does the same.
@@ -181,6 +182,7 @@ func (h *history) represent(op *partition.Operation, read page) bool {
 		answer := httptest.NewRecorder() // it has the fields that a render stores
 		h.app.answer(answer, op.Key, read)
 		entry := message.Entry{Ticket: op.Ticket, Status: answer.Code, Header: answer.Result().Header, Body: answer.Body.Bytes()}
+		representation.Complete(&entry, nil)
 		value, err := message.AppendEntry(nil, &entry)
 		if err != nil {
 			h.fail("make an entry: %w", err)
