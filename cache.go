@@ -57,8 +57,9 @@ type Cache struct {
 //
 // The client must talk to a primary: one that reads from replicas is refused, because a replica may be behind what a
 // client was promised. Set ContextTimeoutEnabled on it, so that calls to a Redis that hangs do not linger. It needs
-// connections for blocking calls besides those for the others: one for each server and worker in the process, and one for
-// each partition while renders of other processes are waited for.
+// connections for blocking calls besides those for the others: two for each server, one for each worker and each CacheFirst
+// middleware in the process, and one for each partition while renders of other processes are waited for. With Redis Cluster a
+// server or middleware that has a LocalCopy or Replicas needs one for each partition, on the node that has it.
 func NewCache(rdb redis.UniversalClient, opts ...CacheOption) (*Cache, error) {
 	if rdb == nil {
 		return nil, errors.New("scales: NewCache: nil client")
@@ -194,7 +195,7 @@ func (c *Cache) Get(ctx context.Context, key string) (Entry, error) {
 	if err != nil {
 		return Entry{}, err
 	}
-	stored, _, err := c.read(ctx, key)
+	stored, err := c.readPlain(ctx, key)
 	if err != nil {
 		return Entry{}, err
 	}
@@ -443,7 +444,11 @@ func (c *Cache) Close(ctx context.Context) error {
 	c.mu.Lock()
 	closes := c.closes
 	c.closes, c.closed = nil, true
+	readers := slices.Collect(maps.Keys(c.copies))
 	c.mu.Unlock()
+	for _, rd := range readers {
+		rd.halt() // so that what they wait for ends at the same time
+	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

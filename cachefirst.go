@@ -45,9 +45,10 @@ func CacheFirst(cache *Cache, opts ...CacheFirstOption) func(http.Handler) http.
 	if err := r.err(); err != nil {
 		panic(err)
 	}
+	reader := cache.newReader(config.read) // one for all handlers that are wrapped
 	return func(next http.Handler) http.Handler {
 		f := &cacheFirst{cache: cache, next: next, rules: cache.stepRules(), single: config.app == nil}
-		f.reader = cache.newReader(config.read)
+		f.reader = reader
 		f.patience = config.render.timeout + cache.config.timeout
 		app := config.app
 		if app == nil {
@@ -127,6 +128,7 @@ func (f *cacheFirst) change(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	field.RemoveHopByHop(result.Header)
+	result.Header.Del(field.ScalesCacheControl)
 	field.Merge(w.Header(), result.Header)
 	writeBody(w, r, result.Status, result.Body)
 }

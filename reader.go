@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/itscales/scales/internal/canonical"
 	"github.com/itscales/scales/internal/localcopy"
 	"github.com/itscales/scales/internal/message"
@@ -23,7 +25,9 @@ import (
 type reader struct {
 	cache *Cache
 	copy  *localcopy.Copy[*representation.Representation]
-	local bool // there is room for a copy, so the change logs are followed
+	// follows says that the change logs are followed: there is a copy to be kept current, or there are replicas, which have to be
+	// known to be so.
+	follows bool
 
 	replicas []*replica
 	turn     atomic.Uint32 // counts the reads that replicas were asked for
@@ -50,14 +54,18 @@ type replica struct {
 const replicaPause = time.Second
 
 func (c *Cache) newReader(config readConfig) *reader {
-	rd := &reader{cache: c, local: config.localCopy > 0, stop: func() {}}
+	rd := &reader{cache: c, follows: config.localCopy > 0 || len(config.replicas) > 0, stop: func() {}}
 	for i, client := range config.replicas {
 		rd.replicas = append(rd.replicas, &replica{
 			Replica: c.store.Replica(client), away: outage.New(c.config.logger, "Redis replica "+strconv.Itoa(i+1)),
 		})
 	}
 	rd.copy = localcopy.New[*representation.Representation](len(c.store.All()), config.localCopy, config.guards)
-	if rd.local || len(rd.replicas) > 0 {
+	if cluster, ok := c.rdb.(*redis.ClusterClient); ok && rd.follows && cluster.Options().PoolSize <= c.config.partitions {
+		c.config.logger.Warn("scales: the pool of the Redis client is small: following the change logs takes a connection for each partition",
+			"PoolSize", cluster.Options().PoolSize, "partitions", c.config.partitions)
+	}
+	if rd.follows {
 		c.mu.Lock()
 		c.copies[rd] = struct{}{} // before anything is kept, so that no change of this process escapes it
 		c.mu.Unlock()
@@ -67,23 +75,28 @@ func (c *Cache) newReader(config readConfig) *reader {
 
 // answer answers a read of a canonical key with its entry. The error is as of Cache.Get; nothing was answered then.
 func (rd *reader) answer(w http.ResponseWriter, r *http.Request, key string) error {
-	if rd.local {
-		rd.start.Do(rd.follow)
+	if !rd.follows {
+		stored, err := rd.cache.readPlain(r.Context(), key)
+		if err == nil {
+			prepare(stored).Serve(w, r, representation.Hit)
+		}
+		return err
 	}
+	rd.start.Do(rd.follow)
 	part := rd.copy.Part(canonical.Partition(key, rd.cache.config.partitions))
 	found, state, ok := part.Get(key)
-	if !ok {
-		if state == localcopy.Unreachable {
-			return fmt.Errorf("%w: it has not answered for a while", ErrUnavailable)
-		}
+	note := representation.Hit
+	switch {
+	case ok && state == localcopy.Unreachable:
+		note = representation.StoreUnreachable
+	case ok:
+	case state == localcopy.Unreachable: // who follows the logs finds out when it is back
+		return fmt.Errorf("%w: it has not answered for a while", ErrUnavailable)
+	default:
 		var err error
 		if found, err = rd.fetch(r.Context(), part, key); err != nil {
 			return err
 		}
-	}
-	note := representation.Hit
-	if state == localcopy.Unreachable {
-		note = representation.StoreUnreachable
 	}
 	found.Serve(w, r, note)
 	return nil
@@ -93,7 +106,7 @@ func (rd *reader) answer(w http.ResponseWriter, r *http.Request, key string) err
 func (rd *reader) fetch(ctx context.Context, part *localcopy.Part[*representation.Representation], key string) (*representation.Representation, error) {
 	return part.Fetch(ctx, key, func(since string) (fetched localcopy.Fetched[*representation.Representation], err error) {
 		// Others may wait for it when this client has left.
-		stored, at, err := rd.load(context.WithoutCancel(ctx), key, since)
+		stored, at, err := rd.load(context.WithoutCancel(ctx), part, key, since)
 		fetched.At = at
 		if err == nil {
 			fetched.Value = prepare(stored)
@@ -103,9 +116,13 @@ func (rd *reader) fetch(ctx context.Context, part *localcopy.Part[*representatio
 	})
 }
 
-// load reads an entry: from a replica if there is one that has the change log up to since, else from the primary. at is
-// up to where what was read shows the log, a miss included; "" if nothing was read.
-func (rd *reader) load(ctx context.Context, key, since string) (stored *message.Entry, at string, err error) {
+// load reads an entry: from a replica if there is one that has the change log up to since, else from the primary. Before the
+// log is followed nobody knows which replica is behind. at is up to where what was read shows the log, a miss included; "" if
+// nothing was read.
+func (rd *reader) load(ctx context.Context, part *localcopy.Part[*representation.Representation], key, since string) (stored *message.Entry, at string, err error) {
+	if part.State() == localcopy.Void {
+		return rd.cache.read(ctx, key)
+	}
 	if found, ok := rd.askReplica(ctx, key, since); ok {
 		stored, err = rd.cache.entryOf(key, found)
 		return stored, found.At, err
@@ -157,12 +174,10 @@ func prepare(stored *message.Entry) *representation.Representation {
 
 // reach returns when reads show what the change logs have up to there.
 func (rd *reader) reach(ctx context.Context, reach partition.Reach) {
-	switch {
-	case rd.local:
-		rd.start.Do(rd.follow)
-	case len(rd.replicas) == 0:
+	if !rd.follows {
 		return // every read asks the primary
 	}
+	rd.start.Do(rd.follow)
 	ctx, cancel := context.WithTimeout(ctx, reachPatience)
 	defer cancel()
 	for number, id := range reach {
@@ -191,14 +206,25 @@ func (rd *reader) follow() {
 	rd.cache.onClose(func() { rd.close(context.Background()) })
 }
 
-// close ends what keeps the copy current, and waits for it until ctx ends. Reads ask Redis from then on.
-func (rd *reader) close(ctx context.Context) {
+func (rd *reader) isStopped() bool {
+	rd.mu.Lock()
+	defer rd.mu.Unlock()
+	return rd.stopped
+}
+
+// halt ends what keeps the copy current, and does not wait for it. Reads ask Redis from then on.
+func (rd *reader) halt() {
 	rd.mu.Lock()
 	rd.stopped = true
 	stop := rd.stop
 	rd.mu.Unlock()
 	stop()
 	rd.copy.Close()
+}
+
+// close ends what keeps the copy current, and waits for it until ctx ends. Reads ask Redis from then on.
+func (rd *reader) close(ctx context.Context) {
+	rd.halt()
 	rd.cache.mu.Lock()
 	delete(rd.cache.copies, rd)
 	rd.cache.mu.Unlock()
@@ -215,13 +241,16 @@ func (rd *reader) close(ctx context.Context) {
 
 // warm reads entries into the copy until it has all of them or is nearly full. Keys that come meanwhile may be missing.
 func (rd *reader) warm(ctx context.Context) error {
-	if !rd.local {
+	if rd.copy.Limit() == 0 {
 		return nil
 	}
 	rd.start.Do(rd.follow)
 	for i, p := range rd.cache.store.All() {
 		select {
 		case <-rd.copy.Part(i).Begun():
+			if rd.isStopped() {
+				return ErrClosed
+			}
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -274,7 +303,21 @@ func (rd *reader) warmPart(ctx context.Context, p *partition.Partition, part *lo
 	}
 }
 
-// read is Get for a canonical key. at is the id up to which what was read shows the change log, a miss included.
+// readPlain is read for who does not need to know what it shows.
+func (c *Cache) readPlain(ctx context.Context, key string) (*message.Entry, error) {
+	timed, cancel := context.WithTimeout(ctx, c.config.timeout)
+	defer cancel()
+	found, err := c.store.Of(key).ReadPlain(timed, key)
+	if ctx.Err() == nil { // a client that has left is no outage
+		c.outage.Note(err)
+	}
+	if err != nil {
+		return nil, c.unavailable(err)
+	}
+	return c.entryOf(key, found)
+}
+
+// read is readPlain; at is the id up to which what was read shows the change log, a miss included.
 func (c *Cache) read(ctx context.Context, key string) (stored *message.Entry, at string, err error) {
 	timed, cancel := context.WithTimeout(ctx, c.config.timeout)
 	defer cancel()
@@ -341,6 +384,6 @@ func (c *Cache) heal(key string) {
 func (c *Cache) exists(key string) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), c.config.timeout)
 	defer cancel()
-	found, err := c.store.Of(key).Read(ctx, key)
+	found, err := c.store.Of(key).ReadPlain(ctx, key)
 	return err != nil || found.Exists || found.Lost
 }

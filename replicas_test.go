@@ -117,6 +117,29 @@ func (s *system) oldReads(times int) (old []string) {
 	return old
 }
 
+// A server that has promised nothing and was told of nothing learns from the log what a replica has to have, before it believes
+// the first thing that it says.
+func TestAReplicaThatWasLeftBehindIsNotBelievedByWhoComesLater(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		copy int64
+	}{{"without a copy", 0}, {"with a copy", 1 << 20}} {
+		t.Run(test.name, func(t *testing.T) {
+			p := startPrimary(t, 1)
+			options := []scales.CacheOption{scales.Namespace(redistest.Namespace(t))}
+			s := start(t, p.Client(t), newShelf(), setup{cache: options, fill: []string{"/books"}})
+			p.await(t)
+			p.links[0].Hang()
+			s.send("PUT", "/books/a", "text").is(t, 204, "")
+			late := s.serve(p.Client(t), options, scales.LocalCopy(test.copy), p.clients(t))
+			for range 20 {
+				late.send("GET", "/books/a", "").is(t, 200, "text")
+				late.send("GET", "/books", "").is(t, 200, "1 books")
+			}
+		})
+	}
+}
+
 func TestWithoutTheCheckReplicasThatAreBehindAreBelieved(t *testing.T) {
 	p := startPrimary(t, 2)
 	s := start(t, p.Client(t), newShelf(), setup{

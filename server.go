@@ -196,6 +196,7 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request) {
 // writeReply answers with what the application answered: every end-to-end field.
 func writeReply(w http.ResponseWriter, r *http.Request, reply *message.Response) {
 	field.RemoveHopByHop(reply.Header)
+	reply.Header.Del(field.ScalesCacheControl)
 	field.Merge(w.Header(), reply.Header)
 	if r.Method == http.MethodHead {
 		// What a GET would have had is for the application to say.

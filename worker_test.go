@@ -281,8 +281,15 @@ func TestRenderOutcomes(t *testing.T) {
 			_, _ = io.WriteString(w, "short")
 		}, 200, "good"},
 		{"time-out", func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, 200, "good"},
-		{"unknown coding", func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Content-Encoding", "compress") }, 404, ""},
-		{"broken coding", func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Content-Encoding", "br") }, 200, "good"},
+		{"unknown coding", func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Encoding", "compress")
+			_, _ = io.WriteString(w, "x")
+		}, 404, ""},
+		{"broken coding", func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Encoding", "br")
+			_, _ = io.WriteString(w, "by hand")
+		}, 200, "good"},
+		{"a coding of nothing", func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Content-Encoding", "br") }, 200, ""},
 		{"coded too large", func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Encoding", "gzip")
 			coded := gzip.NewWriter(w)

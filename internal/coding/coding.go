@@ -5,6 +5,7 @@ package coding
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 
 	"github.com/itscales/scales/internal/message"
@@ -52,13 +53,15 @@ type Encoder struct {
 	names   []string
 	minSize int
 	types   []pattern
+
+	busy chan struct{} // the bodies that are compressed at this moment: as many as there are processors, for the memory and time it takes
 }
 
 // New returns an encoder. The error names every setting that is wrong: a coding that is unknown or there twice, a negative
 // size, a malformed pattern.
 func New(config Config) (*Encoder, error) {
 	var wrong []error
-	e := &Encoder{names: slices.Clone(config.Names), minSize: config.MinSize}
+	e := &Encoder{names: slices.Clone(config.Names), minSize: config.MinSize, busy: make(chan struct{}, runtime.GOMAXPROCS(0))}
 	for i, name := range config.Names {
 		switch {
 		case encoders[name] == nil:
@@ -85,11 +88,13 @@ func New(config Config) (*Encoder, error) {
 
 // Encode returns the codings of a body with a media type, the value of a Content-Type field, in the order of
 // Config.Names. There are none if the body is too small or of another type; a coding that does not save 5 % of the bytes
-// is left out. The same body gives the same codings for a version of the library and of those that it uses.
+// is left out. No more bodies are compressed at once than there are processors; others wait. The same body gives the same codings for a version of the library and of those that it uses.
 func (e *Encoder) Encode(contentType string, body []byte) []Coding {
 	if len(e.names) == 0 || len(body) < e.minSize || len(body) == 0 || !e.compresses(contentType) {
 		return nil
 	}
+	e.busy <- struct{}{}
+	defer func() { <-e.busy }()
 	var codings []Coding
 	for _, name := range e.names {
 		coded, err := encoders[name].encode(body)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -49,8 +50,9 @@ type Part[V any] struct {
 	read        string   // the id up to which the log was read
 	recent      []string // the ids that were read last; at least recentIDs of them once there were so many
 	promised    string   // the id that somebody relies on; "" if nobody does
-	seen        string   // the id up to which a fetch has shown the log
-	before      string   // what the log that was lost had come to, in any of these ways; "" once another one is followed
+	promisedAt  time.Time
+	seen        string // the id up to which a fetch has shown the log
+	before      string // what the log that was lost had come to, in any of these ways; "" once another one is followed
 	flights     map[string]*flight[V]
 	early       []*flight[V] // those that have landed before the log was read as far as they show it
 	waiters     map[*waiter]struct{}
@@ -88,6 +90,9 @@ func newPart[V any](c *Copy[V], tables int) *Part[V] {
 		flights: make(map[string]*flight[V]), waiters: make(map[*waiter]struct{}),
 	}
 }
+
+// State says what the part is worth.
+func (p *Part[V]) State() State { return State(p.state.Load()) }
 
 // Get returns what the copy has under a key, and whether it may be used. State is Current or Unreachable then; else it is
 // that of the part. Get takes no lock and allocates nothing.
@@ -179,7 +184,11 @@ func (p *Part[V]) land(f *flight[V]) {
 	case streamid.Less(at, f.since): // Redis has lost records that were read, which will show
 	case p.hasRead(at) || p.copy.guards.NoRecordCheck:
 		kept = p.keep(f.key, f.fetched)
-	case streamid.Less(p.read, at) && p.copy.reserve(f.fetched.size(f.key)):
+	case !streamid.Less(p.read, at):
+	case !p.copy.reserve(f.fetched.size(f.key)):
+		p.drop(f.key)
+	default:
+		p.drop(f.key) // lest something older is shown after this
 		f.since = at
 		p.early = append(p.early, f)
 		p.mu.Unlock()
@@ -273,6 +282,7 @@ func (p *Part[V]) keep(key string, fetched Fetched[V]) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	p.copy.used.Add(int64(size))
+	key = strings.Clone(key) // it may be a part of a whole request
 	if old := t.put(&item[V]{key: key, value: fetched.Value, size: int32(size)}, h); old != nil {
 		p.copy.used.Add(-int64(old.size))
 	}
@@ -350,6 +360,9 @@ func (p *Part[V]) Answered(end bool) {
 	defer p.mu.Unlock()
 	if end {
 		p.unreachable = false
+		if p.promised != "" && time.Since(p.promisedAt) > staleAfter {
+			p.promised = "" // a log that ends before it has lost it
+		}
 		p.settle()
 	}
 	p.answered()
@@ -414,13 +427,20 @@ func (p *Part[V]) silent() {
 	p.settle()
 }
 
-// Begun returns a channel that is closed when the log was followed for the first time.
+// Begun returns a channel that is closed when the log was followed for the first time, or the copy was closed.
 func (p *Part[V]) Begun() <-chan struct{} { return p.begun }
 
 func (p *Part[V]) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.closed = true
+	if !p.closed {
+		p.closed = true
+		select {
+		case <-p.begun:
+		default:
+			close(p.begun)
+		}
+	}
 	p.void()
 	if p.stale != nil {
 		p.stale.Stop()
@@ -476,7 +496,7 @@ func (p *Part[V]) Reach(ctx context.Context, id string) {
 		return
 	}
 	if p.promised == "" || streamid.Less(p.promised, id) {
-		p.promised = id
+		p.promised, p.promisedAt = id, time.Now()
 	}
 	p.turnAway()
 	p.settle()

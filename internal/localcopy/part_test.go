@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -594,5 +596,59 @@ func TestAClosedCopyStillFetches(t *testing.T) {
 	has(t, p, "/a", "")
 	if c.Used() != 0 {
 		t.Errorf("%d bytes are used", c.Used())
+	}
+}
+
+func TestWhatWasShownIsNotFollowedBySomethingOlder(t *testing.T) {
+	c := localcopy.New[string](1, 1<<20, localcopy.Guards{})
+	defer c.Close()
+	p, ctx := c.Part(0), context.Background()
+	shows := func(value, at string) func(string) (localcopy.Fetched[string], error) {
+		return func(string) (localcopy.Fetched[string], error) {
+			return localcopy.Fetched[string]{Value: value, Size: 1, Keep: true, At: at}, nil
+		}
+	}
+	p.Begin("5-0")
+	if _, err := p.Fetch(ctx, "k", shows("one", "5-0")); err != nil {
+		t.Fatal(err)
+	}
+	impatient, cancel := context.WithCancel(ctx)
+	cancel()
+	p.Reach(impatient, "6-0") // now reads go where they come from
+	if value, err := p.Fetch(ctx, "k", shows("two", "7-0")); value != "two" || err != nil {
+		t.Fatal(value, err)
+	}
+	p.Changed(nil, []string{"6-0"})
+	if value, state, ok := p.Get("k"); ok {
+		t.Errorf("after two had been shown the copy shows %q, state %v", value, state)
+	}
+}
+
+func TestAKeyIsKeptWithoutTheRequestThatItIsAPartOf(t *testing.T) {
+	c := localcopy.New[string](1, 1<<20, localcopy.Guards{})
+	defer c.Close()
+	p := c.Part(0)
+	p.Begin("5-0")
+	heap := func() int64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	before := heap()
+	for i := range 100 {
+		request := fmt.Sprintf("/%02d", i) + strings.Repeat("x", 1<<20)
+		_, err := p.Fetch(context.Background(), request[:3], func(string) (localcopy.Fetched[string], error) {
+			return localcopy.Fetched[string]{Value: "v", Size: 1, Keep: true, At: "5-0"}, nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if grown := heap() - before; grown > 20<<20 {
+		t.Errorf("100 keys of 3 bytes hold %d MiB", grown>>20)
+	}
+	if c.Len() != 100 {
+		t.Errorf("%d entries", c.Len())
 	}
 }

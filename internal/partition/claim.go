@@ -318,7 +318,7 @@ func (p *Partition) sendCommits(groups [][]Operation) ([]Commit, error) {
 	for _, group := range groups {
 		w := written{keys: make([]string, len(group))}
 		for i := range group {
-			w.keys[i] = group[i].Key
+			w.keys[i] = strings.Clone(group[i].Key) // it may be a part of a whole request
 		}
 		p.memory.write(text(reply[0]), text(reply[1]), w)
 	}

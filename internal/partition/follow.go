@@ -15,6 +15,10 @@ const (
 	followBlock = 500 * time.Millisecond
 	followCount = 1000
 	followRetry = 100 * time.Millisecond
+
+	// followPatience bounds the time in which an answer to the blocking call may come, so that a connection that is dead is
+	// noticed before the logs count as unreachable.
+	followPatience = time.Second
 )
 
 // A Follower is told what the change log of a partition says. Its methods are called one after another.
@@ -58,7 +62,7 @@ func (s *Store) Follow(ctx context.Context, followers []Follower) {
 // following is change logs that are read with one call.
 type following struct {
 	logs    []*followed
-	checked time.Time // when the ends of the logs were looked at
+	checked time.Time // when the ends of the logs were looked at; zero after a failure
 }
 
 // followed is a change log that is followed.
@@ -73,6 +77,7 @@ func (f *following) run(ctx context.Context) {
 		if f.step(ctx) == nil {
 			continue
 		}
+		f.checked = time.Time{}
 		select {
 		case <-ctx.Done():
 		case <-time.After(followRetry):
@@ -84,6 +89,11 @@ func (f *following) run(ctx context.Context) {
 func (f *following) step(ctx context.Context) error {
 	if err := f.begin(ctx); err != nil {
 		return err
+	}
+	if f.checked.IsZero() { // Redis may be back, and is not to be waited for to have news
+		if err := f.check(ctx); err != nil {
+			return err
+		}
 	}
 	records, err := f.read(ctx)
 	if err != nil {
@@ -174,7 +184,7 @@ func (f *following) read(ctx context.Context) (map[string][]redis.XMessage, erro
 	}
 	config := &f.logs[0].store.config
 	// go-redis waits for the answer to a blocking call for ten seconds longer than that may take.
-	ctx, cancel := context.WithTimeout(ctx, followBlock+config.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, followBlock+min(config.Timeout, followPatience))
 	defer cancel()
 	streams, err := config.Client.XRead(ctx, &redis.XReadArgs{
 		Streams: append(names, ids...), Count: followCount, Block: followBlock,

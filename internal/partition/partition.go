@@ -84,6 +84,7 @@ type Partition struct {
 	prefix   string
 	names    names
 	reads    *batch.Batcher[string, Found]
+	plain    *batch.Batcher[string, Found]
 	misses   *batch.Batcher[string, Found]
 	claims   *batch.Batcher[Wish, Claim]
 	commits  *batch.Batcher[[]Operation, Commit]
@@ -120,6 +121,7 @@ func newPartition(s *Store, number int) *Partition {
 	p.watch.partition = p
 	patience := s.config.Timeout
 	p.reads = batch.New(batch.Config[string, Found]{Send: p.sendReads, Flights: 2, Patience: patience})
+	p.plain = batch.New(batch.Config[string, Found]{Send: p.sendPlain, Flights: 2, Patience: patience})
 	p.misses = batch.New(batch.Config[string, Found]{Send: p.sendMisses, Patience: patience})
 	p.claims = batch.New(batch.Config[Wish, Claim]{Send: p.sendClaims, Flights: 2, Patience: patience})
 	p.explains = batch.New(batch.Config[string, Status]{Send: p.sendExplains, Flights: 2, Patience: patience})
@@ -233,28 +235,62 @@ func (p *Partition) Read(ctx context.Context, key string) (Found, error) {
 	return p.misses.Do(ctx, key)
 }
 
+// ReadPlain is Read without At for what exists: one command for Redis.
+func (p *Partition) ReadPlain(ctx context.Context, key string) (Found, error) {
+	found, err := p.plain.Do(ctx, key)
+	if err != nil || found.Exists {
+		return found, err
+	}
+	return p.misses.Do(ctx, key)
+}
+
 // ReadListed is Read in one step, whatever is found, together with whether the index has the key.
 func (p *Partition) ReadListed(ctx context.Context, key string) (Found, error) {
 	return p.misses.Do(ctx, key)
 }
 
-// sendReads reads each key once, however many ask for it.
-func (p *Partition) sendReads(keys []string) ([]Found, error) {
-	ctx, cancel := p.background()
-	defer cancel()
-	var names []string
-	at := make(map[string]int, len(keys))
+// eachOnce returns the names of the entries of keys, each once, and where each key has its own.
+func (p *Partition) eachOnce(keys []string) (names []string, at map[string]int) {
+	at = make(map[string]int, len(keys))
 	for _, key := range keys {
 		if _, ok := at[key]; !ok {
 			at[key] = len(names)
 			names = append(names, p.entry(key))
 		}
 	}
+	return names, at
+}
+
+// sendPlain reads each key once, however many ask for it.
+func (p *Partition) sendPlain(keys []string) ([]Found, error) {
+	ctx, cancel := p.background()
+	defer cancel()
+	names, at := p.eachOnce(keys)
+	values, err := p.store.config.Client.MGet(ctx, names...).Result()
+	if err != nil {
+		return nil, err
+	}
+	return foundIn(values, keys, at), nil
+}
+
+func foundIn(values []any, keys []string, at map[string]int) []Found {
+	found := make([]Found, len(keys))
+	for i, key := range keys {
+		found[i].Value, found[i].Exists = values[at[key]].(string)
+	}
+	return found
+}
+
+// sendReads is sendPlain, and says which record was the last one of the log: in one step, for the copy of a server has to know
+// that of what it reads.
+func (p *Partition) sendReads(keys []string) ([]Found, error) {
+	ctx, cancel := p.background()
+	defer cancel()
+	names, at := p.eachOnce(keys)
 	var (
 		values *redis.SliceCmd
 		last   *redis.XMessageSliceCmd
 	)
-	// In one step: of what is read, the copy of a server has to know which record was the last one.
 	_, err := p.store.config.Client.TxPipelined(ctx, func(pipe redis.Pipeliner) error {
 		values, last = pipe.MGet(ctx, names...), pipe.XRevRangeN(ctx, p.names.log, "+", "-", 1)
 		return nil
@@ -262,9 +298,8 @@ func (p *Partition) sendReads(keys []string) ([]Found, error) {
 	if err != nil {
 		return nil, err
 	}
-	found, end := make([]Found, len(keys)), endOf(last.Val())
-	for i, key := range keys {
-		found[i].Value, found[i].Exists = values.Val()[at[key]].(string)
+	found, end := foundIn(values.Val(), keys, at), endOf(last.Val())
+	for i := range found {
 		found[i].At = end
 	}
 	return found, nil

@@ -304,7 +304,7 @@ func (r *Renderer) askInTurn(due partition.Due, at int) (partition.Operation, Re
 	reason, turn := "", r.slots.take(at)
 	select {
 	case <-turn.granted:
-		return r.ask(r.stopped, due)
+		return r.ask(r.stopped, due, r.config.Codings)
 	case <-patience.C:
 		reason = "no slot for a render within " + r.config.Timeout.String() + " (options RenderConcurrency, RenderTimeout)"
 	case <-r.stopped.Done():

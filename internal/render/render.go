@@ -147,8 +147,8 @@ type Result struct {
 }
 
 // ask renders a key: it returns the operation that commits what the application answered, and why if that is a failure
-// or a refusal. The caller has taken a slot. When ctx ends first, that is the failure.
-func (r *Renderer) ask(ctx context.Context, due partition.Due) (partition.Operation, Result) {
+// or a refusal. The caller has taken a slot. When ctx ends first, that is the failure. codings makes those of the body; nil makes none.
+func (r *Renderer) ask(ctx context.Context, due partition.Due, codings *coding.Encoder) (partition.Operation, Result) {
 	op := partition.Operation{Key: due.Key, Position: due.Position, Cause: due.Cause}
 	fail := func(format string, args ...any) (partition.Operation, Result) {
 		reason := fmt.Sprintf(format, args...)
@@ -181,7 +181,7 @@ func (r *Renderer) ask(ctx context.Context, due partition.Due) (partition.Operat
 		entry := message.Entry{
 			Ticket: due.Ticket, Status: answer.Status, Header: answer.Header, Body: answer.Body, Job: due.Cause.Job, Why: due.Cause.Why,
 		}
-		representation.Complete(&entry, r.config.Codings)
+		representation.Complete(&entry, codings)
 		value, err := message.AppendEntry(nil, &entry)
 		if err != nil {
 			return fail("%v", err)
@@ -265,7 +265,7 @@ func (r *Renderer) call(ctx context.Context, key string) (invoke.Result, error) 
 // decode takes a content coding off a body: entries are stored without one.
 func (r *Renderer) decode(header http.Header, body []byte) ([]byte, field.Verdict, string) {
 	name := strings.ToLower(strings.TrimSpace(strings.Join(header.Values("Content-Encoding"), ",")))
-	if name == "" || name == "identity" {
+	if name == "" || name == "identity" || len(body) == 0 {
 		header.Del("Content-Encoding")
 		return body, field.Store, ""
 	}
@@ -278,6 +278,8 @@ func (r *Renderer) decode(header http.Header, body []byte) ([]byte, field.Verdic
 	case err != nil:
 		return nil, field.Retry, "its content coding is broken: " + err.Error()
 	}
-	header.Del("Content-Encoding")
+	for _, name := range [...]string{"Content-Encoding", "Content-Digest", "Repr-Digest", "Digest", "Content-Md5"} {
+		header.Del(name) // digests are of the bytes that were coded
+	}
 	return plain, field.Store, ""
 }
