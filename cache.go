@@ -57,9 +57,9 @@ type Cache struct {
 //
 // The client must talk to a primary: one that reads from replicas is refused, because a replica may be behind what a
 // client was promised. Set ContextTimeoutEnabled on it, so that calls to a Redis that hangs do not linger. It needs
-// connections for blocking calls besides those for the others: two for each server, one for each worker and each CacheFirst
-// middleware in the process, and one for each partition while renders of other processes are waited for. With Redis Cluster a
-// server or middleware that has a LocalCopy or Replicas needs one for each partition, on the node that has it.
+// connections for blocking calls besides those for the others: one for each server and worker in the process, and one for
+// each partition while renders of other processes are waited for. What follows the change log, for a LocalCopy or Replicas, has a
+// client of its own with the same options; only with Sentinel it takes a connection of this one.
 func NewCache(rdb redis.UniversalClient, opts ...CacheOption) (*Cache, error) {
 	if rdb == nil {
 		return nil, errors.New("scales: NewCache: nil client")

@@ -23,7 +23,7 @@ func defaultReadConfig() readConfig { return readConfig{localCopy: 64 << 20} }
 // LocalCopy limits the copy of entries that a Server, or a CacheFirst middleware, keeps in its own memory, in bytes. What is
 // in it is served without asking Redis, and goes on to be served while Redis is away. It is filled by reads, or by
 // Server.Warm, and kept current by the change log: a change that the process itself has made is seen at once, that of
-// another after the time a message takes. An entry of more than a quarter of the limit is not kept. It needs a connection to
+// another after the time a message takes. An entry of more than a quarter of the limit is not kept. It takes a connection to
 // Redis for itself, with Redis Cluster one for each partition. 0 turns it off. Default 64 MiB.
 func LocalCopy(bytes int64) ReadOption {
 	return readOption(func(c *readConfig) { c.localCopy = bytes })

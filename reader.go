@@ -10,8 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"github.com/itscales/scales/internal/canonical"
 	"github.com/itscales/scales/internal/localcopy"
 	"github.com/itscales/scales/internal/message"
@@ -61,10 +59,6 @@ func (c *Cache) newReader(config readConfig) *reader {
 		})
 	}
 	rd.copy = localcopy.New[*representation.Representation](len(c.store.All()), config.localCopy, config.guards)
-	if cluster, ok := c.rdb.(*redis.ClusterClient); ok && rd.follows && cluster.Options().PoolSize <= c.config.partitions {
-		c.config.logger.Warn("scales: the pool of the Redis client is small: following the change logs takes a connection for each partition",
-			"PoolSize", cluster.Options().PoolSize, "partitions", c.config.partitions)
-	}
 	if rd.follows {
 		c.mu.Lock()
 		c.copies[rd] = struct{}{} // before anything is kept, so that no change of this process escapes it

@@ -37,19 +37,24 @@ type Follower interface {
 }
 
 // Follow follows the change logs of all partitions until ctx ends, however often Redis is away; there is a follower for each. It
-// needs a connection for itself; with Redis Cluster, where one call cannot read what different slots have, one for each
-// partition.
+// takes a connection for itself; with Redis Cluster, where one call cannot read what different slots have, one for each
+// partition. They are not those of the pool of the client, but for Sentinel, whose client alone knows of a failover.
 //
 // Each record names the one before it. Where that is not the one that was read last, something is missing between them.
 // Where nothing comes for a while, the last record of the log has to be the one that was read.
 func (s *Store) Follow(ctx context.Context, followers []Follower) {
+	client, release := s.ownClient()
+	defer release()
+	defer context.AfterFunc(ctx, release)() // it ends what blocks in Redis
 	var group sync.WaitGroup
 	defer group.Wait()
-	_, scattered := s.config.Client.(*redis.ClusterClient)
-	var together following
+	_, scattered := client.(*redis.ClusterClient)
+	together := following{client: client}
 	for i, p := range s.partitions {
 		if scattered {
-			group.Go(func() { (&following{logs: []*followed{{Partition: p, follower: followers[i]}}}).run(ctx) })
+			group.Go(func() {
+				(&following{client: client, logs: []*followed{{Partition: p, follower: followers[i]}}}).run(ctx)
+			})
 			continue
 		}
 		together.logs = append(together.logs, &followed{Partition: p, follower: followers[i]})
@@ -59,8 +64,33 @@ func (s *Store) Follow(ctx context.Context, followers []Follower) {
 	}
 }
 
+// ownClient returns a client for the blocking calls of Follow, with the options of the store's, and what closes it.
+func (s *Store) ownClient() (client redis.UniversalClient, release func()) {
+	switch shared := s.config.Client.(type) {
+	case *redis.Client:
+		options := *shared.Options()
+		if options.Addr == sentinelAddr {
+			break
+		}
+		options.PoolSize, options.MinIdleConns, options.MaxActiveConns = 1, 0, 0
+		client = redis.NewClient(&options)
+	case *redis.ClusterClient:
+		options := *shared.Options()
+		options.PoolSize, options.MinIdleConns, options.MaxActiveConns = len(s.partitions), 0, 0
+		client = redis.NewClusterClient(&options)
+	}
+	if client == nil {
+		return s.config.Client, func() {}
+	}
+	return client, sync.OnceFunc(func() { _ = client.Close() }) // an error would say that it is closed
+}
+
+// sentinelAddr is what go-redis says is the address of a client that asks Sentinel for the primary.
+const sentinelAddr = "FailoverClient"
+
 // following is change logs that are read with one call.
 type following struct {
+	client  redis.UniversalClient
 	logs    []*followed
 	checked time.Time // when the ends of the logs were looked at; zero after a failure
 }
@@ -120,7 +150,7 @@ func (f *following) begin(ctx context.Context) error {
 			begun = append(begun, log)
 		}
 	}
-	ends, err := ends(ctx, begun)
+	ends, err := f.ends(ctx, begun)
 	for i, log := range begun[:len(ends)] {
 		log.at = ends[i]
 		log.follower.Begin(ends[i])
@@ -136,7 +166,7 @@ func (f *following) check(ctx context.Context) error {
 			followed = append(followed, log)
 		}
 	}
-	ends, err := ends(ctx, followed)
+	ends, err := f.ends(ctx, followed)
 	if err != nil {
 		return err
 	}
@@ -152,15 +182,14 @@ func (f *following) check(ctx context.Context) error {
 }
 
 // ends returns the id of the last record of each log.
-func ends(ctx context.Context, logs []*followed) ([]string, error) {
+func (f *following) ends(ctx context.Context, logs []*followed) ([]string, error) {
 	if len(logs) == 0 {
 		return nil, nil
 	}
-	config := &logs[0].store.config
-	ctx, cancel := context.WithTimeout(ctx, config.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, logs[0].store.config.Timeout)
 	defer cancel()
 	last := make([]*redis.XMessageSliceCmd, len(logs))
-	_, err := config.Client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+	_, err := f.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 		for i, log := range logs {
 			last[i] = pipe.XRevRangeN(ctx, log.names.log, "+", "-", 1)
 		}
@@ -182,11 +211,10 @@ func (f *following) read(ctx context.Context) (map[string][]redis.XMessage, erro
 	for _, log := range f.logs {
 		names, ids = append(names, log.names.log), append(ids, log.at)
 	}
-	config := &f.logs[0].store.config
 	// go-redis waits for the answer to a blocking call for ten seconds longer than that may take.
-	ctx, cancel := context.WithTimeout(ctx, followBlock+min(config.Timeout, followPatience))
+	ctx, cancel := context.WithTimeout(ctx, followBlock+min(f.logs[0].store.config.Timeout, followPatience))
 	defer cancel()
-	streams, err := config.Client.XRead(ctx, &redis.XReadArgs{
+	streams, err := f.client.XRead(ctx, &redis.XReadArgs{
 		Streams: append(names, ids...), Count: followCount, Block: followBlock,
 	}).Result()
 	if err != nil && !errors.Is(err, redis.Nil) {
