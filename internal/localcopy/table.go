@@ -40,17 +40,23 @@ func hash(key string) uint64 { return maphash.String(seed, key) }
 
 // get returns the item of a key, nil if there is none.
 func (t *table[V]) get(key string, hash uint64) *item[V] {
+	it, _, _ := t.find(key, hash)
+	return it
+}
+
+// find returns the item of a key, and the slot in which it is; nil if there is none.
+func (t *table[V]) find(key string, hash uint64) (it *item[V], in []slot[V], at int) {
 	slots := t.slots.Load()
 	if slots == nil {
-		return nil
+		return nil, nil, 0
 	}
 	mask := uint64(len(*slots) - 1)
 	for at := hash & mask; ; at = (at + 1) & mask {
 		switch it := (*slots)[at].Load(); {
 		case it == nil:
-			return nil
+			return nil, nil, 0
 		case it.key == key && !it.gone:
-			return it
+			return it, *slots, int(at)
 		}
 	}
 }
@@ -77,20 +83,11 @@ func (t *table[V]) put(it *item[V], hash uint64) (replaced *item[V]) {
 
 // remove removes the item of a key and returns it; nil if there is none. The caller holds mu.
 func (t *table[V]) remove(key string, hash uint64) *item[V] {
-	slots := t.slots.Load()
-	if slots == nil {
-		return nil
+	it, slots, at := t.find(key, hash)
+	if it != nil {
+		t.take(slots, at)
 	}
-	mask := uint64(len(*slots) - 1)
-	for at := hash & mask; ; at = (at + 1) & mask {
-		switch it := (*slots)[at].Load(); {
-		case it == nil:
-			return nil
-		case it.key == key && !it.gone:
-			t.take(*slots, int(at))
-			return it
-		}
-	}
+	return it
 }
 
 // evict removes an item that was not used since the search came by before, and returns it; nil if there are no items. The

@@ -115,15 +115,14 @@ func (f *following) run(ctx context.Context) {
 	}
 }
 
-// step begins logs, waits for records, and looks at the ends of the logs where none has come for a while.
+// step begins logs, and then looks at their ends, if it has not done so for a while, or waits for records. After a failure it
+// looks first: Redis may be back, and is not to be waited for to have news.
 func (f *following) step(ctx context.Context) error {
 	if err := f.begin(ctx); err != nil {
 		return err
 	}
-	if f.checked.IsZero() { // Redis may be back, and is not to be waited for to have news
-		if err := f.check(ctx); err != nil {
-			return err
-		}
+	if time.Since(f.checked) >= followBlock {
+		return f.check(ctx)
 	}
 	records, err := f.read(ctx)
 	if err != nil {
@@ -135,9 +134,6 @@ func (f *following) step(ctx context.Context) error {
 		} else {
 			log.follower.Answered(false) // it may have been taken back, which check finds out
 		}
-	}
-	if time.Since(f.checked) >= followBlock {
-		return f.check(ctx)
 	}
 	return nil
 }
@@ -160,18 +156,12 @@ func (f *following) begin(ctx context.Context) error {
 
 // check looks at the ends of the logs.
 func (f *following) check(ctx context.Context) error {
-	followed := make([]*followed, 0, len(f.logs))
-	for _, log := range f.logs {
-		if log.at != "" {
-			followed = append(followed, log)
-		}
-	}
-	ends, err := f.ends(ctx, followed)
+	ends, err := f.ends(ctx, f.logs)
 	if err != nil {
 		return err
 	}
 	f.checked = time.Now()
-	for i, log := range followed {
+	for i, log := range f.logs {
 		if streamid.Less(ends[i], log.at) {
 			log.lose()
 			continue
