@@ -83,6 +83,7 @@ func TestReplicasThatAreBehindAreNotBelieved(t *testing.T) {
 			s := start(t, p.Client(t), newShelf(), setup{
 				fill: []string{"/books"}, server: []scales.ServerOption{scales.LocalCopy(test.copy), p.clients(t)},
 			})
+			p.await(t)
 			p.links[1].Hang() // one is as it should be
 			if old := s.oldReads(50); len(old) > 0 {
 				t.Errorf("%d reads after a write are older, the first: %s", len(old), old[0])
@@ -146,6 +147,7 @@ func TestWithoutTheCheckReplicasThatAreBehindAreBelieved(t *testing.T) {
 		fill:   []string{"/books"},
 		server: []scales.ServerOption{scales.LocalCopy(0), p.clients(t), scales.CopyGuards(localcopy.Guards{NoReplicaCheck: true})},
 	})
+	p.await(t) // a replica that has nothing yet is not believed anyway
 	p.links[1].Hang()
 	if old := s.oldReads(5); len(old) == 0 {
 		t.Error("no read is older: it is not the check that prevents it")
