@@ -8,8 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-
-	"github.com/itscales/scales/internal/redistest"
 )
 
 // audit is what a verify ends with.
@@ -55,18 +53,6 @@ func (s *site) verify(t *testing.T, status int, flags ...string) *audit {
 		t.Fatalf("verify ends with %s: %v", lines[len(lines)-1], err)
 	}
 	return a
-}
-
-// realStores is eachStore without the embedded Redis, on which the root package shows the same.
-func realStores(t *testing.T, test func(t *testing.T, at store)) {
-	t.Helper()
-	t.Run("single", func(t *testing.T) { test(t, sharedStore(t)) })
-	t.Run("cluster", func(t *testing.T) {
-		if testing.Short() {
-			t.Skip("Redis Cluster is left out with -short")
-		}
-		test(t, clusterStore(redistest.SharedCluster(t)))
-	})
 }
 
 // meddle changes an entry as somebody does who has no business in Redis.

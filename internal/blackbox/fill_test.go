@@ -19,7 +19,7 @@ const (
 // A fill that is killed in the middle is gone on with by the next one, which renders what is missing. Until that has
 // ended, no server takes a page for missing.
 func TestAFillThatIsKilledIsGoneOnWith(t *testing.T) {
-	eachStore(t, func(t *testing.T, at store) {
+	realStores(t, func(t *testing.T, at store) {
 		s := newSite(t, at)
 		s.open(t, 1, 1)
 		fill := s.start(t, "fill", "-render-delay", renderDelay)

@@ -50,6 +50,12 @@ type store struct {
 func eachStore(t *testing.T, test func(t *testing.T, at store)) {
 	t.Helper()
 	t.Run("embedded", func(t *testing.T) { test(t, embeddedStore(t)) })
+	realStores(t, test)
+}
+
+// realStores is eachStore without the embedded Redis, which says little about what becomes of what was killed or damaged.
+func realStores(t *testing.T, test func(t *testing.T, at store)) {
+	t.Helper()
 	t.Run("single", func(t *testing.T) { test(t, sharedStore(t)) })
 	t.Run("cluster", func(t *testing.T) {
 		if testing.Short() {
