@@ -69,7 +69,7 @@ func targeted(h http.Header) (list []directive, ok bool) {
 
 // directives returns the members of Cache-Control, and ok as elements does.
 func directives(h http.Header) (list []directive, ok bool) {
-	members, ok := elements(valuesOf(h, "Cache-Control"))
+	members, ok := Elements(valuesOf(h, "Cache-Control"))
 	for _, member := range members {
 		name, argument, qualified := strings.Cut(member, "=")
 		list = append(list, directive{

@@ -72,11 +72,11 @@ func valuesOf(h http.Header, name string) []string {
 	return values
 }
 
-// elements splits the values of a list-based field at the commas outside of
+// Elements splits the values of a list-based field at the commas outside of
 // quoted strings (RFC 9110 §5.6.1, §5.6.4), without empty elements and the white
 // space around others. It isn't ok if a quoted string doesn't end; then that
 // element is missing and so is what follows it.
-func elements(values []string) (list []string, ok bool) {
+func Elements(values []string) (list []string, ok bool) {
 	for _, value := range values {
 		start, quoted := 0, false
 		add := func(end int) {

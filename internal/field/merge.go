@@ -89,7 +89,7 @@ func listKind(name string) kind {
 func unite(present, more []string) string {
 	var names []string
 	for _, values := range [][]string{present, more} {
-		list, _ := elements(values)
+		list, _ := Elements(values)
 		for _, name := range list {
 			if name == "*" {
 				return name

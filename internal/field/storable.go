@@ -95,7 +95,7 @@ func forbidden(h http.Header) string {
 		return "Set-Cookie"
 	}
 	// An element with a quote is no field name, so it is refused as well.
-	names, ok := elements(valuesOf(h, "Vary"))
+	names, ok := Elements(valuesOf(h, "Vary"))
 	if !ok {
 		return "Vary: malformed"
 	}

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/itscales/scales/internal/variant"
 )
 
 const (
@@ -27,11 +29,17 @@ const (
 // point of the same number there.
 //
 // The members are ticket, pushOnly (if true), status, header, size and codings
-// (if there are any: an array of pairs of name and size), or for a tombstone ticket and gone, and then job, why and refusal, if they are not empty. The ticket comes first, so that its digits are
-// always at [TicketOffset], and pushOnly follows it, because scripts look for
-// both there. The others may come in any order when an entry is read, and
+// (if there are any: an array of pairs of name and size), or for a tombstone
+// ticket and gone, and then job, why and refusal, if they are not empty. The
+// ticket comes first, so that its digits are always at [TicketOffset], and
+// pushOnly follows it, because scripts look for both there. The others may come in any order when an entry is read, and
 // members that are not known are skipped: scripts put one named floor after the
 // ticket of what was pushed without being exact.
+//
+// The entry of a resource that has variants has vary instead of what is from
+// pushOnly to codings: for each field an array of its name and values; and
+// variants: the size of each. What follows the metadata is the variants, each as
+// an entry of its own with a ticket of zeros, or nothing, with a size of 0.
 type Entry struct {
 	// Ticket is the ticket of the write that made the entry: 20 digits.
 	Ticket string
@@ -60,6 +68,26 @@ type Entry struct {
 	// Refusal is why what the application answered must not be stored; only in
 	// a tombstone.
 	Refusal string
+
+	// Vary are the request fields that select among Variants. Where there are
+	// any, what is above is empty but for Ticket, Job and Why.
+	Vary variant.Fields
+
+	// Variants has as many as Vary says, nil where the application has none;
+	// not all are. They have a Status, Header, Body and Codings.
+	Variants []*Entry
+}
+
+// Representations returns the variants that there are, or the entry itself where
+// it has none; nothing for a tombstone.
+func (e *Entry) Representations() []*Entry {
+	switch {
+	case e.Gone:
+		return nil
+	case len(e.Vary) == 0:
+		return []*Entry{e}
+	}
+	return slices.DeleteFunc(slices.Clone(e.Variants), func(v *Entry) bool { return v == nil })
 }
 
 // A Coding is the body of an entry in a content coding (RFC 9110 §8.4.1).
@@ -83,6 +111,8 @@ func AppendEntry(dst []byte, e *Entry) ([]byte, error) {
 	switch {
 	case !isTicket(ticket):
 		return dst, fmt.Errorf("%w: ticket %q is not %d digits", ErrInvalid, excerpt(ticket), TicketWidth)
+	case len(e.Vary) > 0 || len(e.Variants) > 0:
+		return appendVariants(dst, e, ticket)
 	case !e.Gone && e.Refusal != "":
 		return dst, fmt.Errorf("%w: a refusal outside of a tombstone", ErrInvalid)
 	case e.Gone && (e.Status != 0 || len(e.Header) > 0 || len(e.Body)+len(e.Codings) > 0 || e.PushOnly):

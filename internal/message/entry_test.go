@@ -208,7 +208,10 @@ func sameEntry(a, b *message.Entry) bool {
 	return a.Ticket == b.Ticket && a.Status == b.Status && a.Gone == b.Gone && a.PushOnly == b.PushOnly &&
 		a.Job == b.Job && a.Why == b.Why && a.Refusal == b.Refusal &&
 		reflect.DeepEqual(a.Header, b.Header) && bytes.Equal(a.Body, b.Body) &&
-		slices.EqualFunc(a.Codings, b.Codings, func(a, b message.Coding) bool { return a.Name == b.Name && bytes.Equal(a.Body, b.Body) })
+		slices.EqualFunc(a.Codings, b.Codings, func(a, b message.Coding) bool { return a.Name == b.Name && bytes.Equal(a.Body, b.Body) }) &&
+		reflect.DeepEqual(a.Vary, b.Vary) && slices.EqualFunc(a.Variants, b.Variants, func(a, b *message.Entry) bool {
+		return a == b || a != nil && b != nil && sameEntry(a, b)
+	})
 }
 
 func TestTheFloorOfAnEntryCanBeReadAlone(t *testing.T) {

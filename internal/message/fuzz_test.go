@@ -55,6 +55,8 @@ func FuzzParseEntry(f *testing.F) {
 	f.Add(`{"ticket":"00001764000000000001","gone":true}` + "\n")
 	f.Add(`{"ticket":"00001764000000000001","status":200,"header":{},"size":4,"codings":[["br",2],["gzip",3]],"why":"fill"}` + "\nbodybrzip")
 	f.Add(`{"ticket":"00001764000000000001","status":200,"header":{},"size":4,"codings":[["br",-2],["gzip",2]]}` + "\nbody")
+	f.Add(`{"ticket":"00001764000000000001","vary":[["X-Device","","phone"],["Accept","*/*"]],"variants":[72,0],"why":"fill"}` + "\n" +
+		`{"ticket":"00000000000000000000","status":200,"header":{},"size":4}` + "\nbody")
 	f.Add(`{"ticket":"00001764000000000001", "size":0, "header":{"a":["\u00fc"]}, "status":404}` + "\n")
 	f.Fuzz(func(t *testing.T, s string) {
 		if message.EntryTicket(s) != "" {
@@ -78,7 +80,7 @@ func FuzzParseEntry(f *testing.F) {
 			t.Fatalf("%q was read but is not written: %v", s, err)
 		}
 		line, _, _ := bytes.Cut(text, []byte("\n"))
-		if _, _, ok := message.ScanMetadata(string(line)); !ok {
+		if _, _, ok := message.ScanMetadata(string(line)); !ok && len(first.Vary) == 0 {
 			t.Fatalf("%q takes the slow way", line)
 		}
 		second, err := message.ParseEntry(string(text))

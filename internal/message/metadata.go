@@ -11,7 +11,10 @@ import (
 // ParseEntry reads an entry as it came from Redis. The bodies have to have the
 // sizes that the metadata says, so a cut entry is an error. The result keeps
 // nothing of s. The error wraps [ErrMalformed].
-func ParseEntry(s string) (*Entry, error) {
+func ParseEntry(s string) (*Entry, error) { return parseEntry(s, true) }
+
+// parseEntry is ParseEntry; mayVary is false for what is itself a variant.
+func parseEntry(s string, mayVary bool) (*Entry, error) {
 	end := strings.IndexByte(s[:min(len(s), MaxHead)], '\n')
 	if end < 0 {
 		return nil, fmt.Errorf("%w: entry without a line of metadata of up to %d bytes", ErrMalformed, MaxHead)
@@ -28,20 +31,28 @@ func ParseEntry(s string) (*Entry, error) {
 			return nil, err
 		}
 	}
+	if len(e.Vary) > 0 && !mayVary {
+		return nil, fmt.Errorf("%w: a variant with variants", ErrMalformed)
+	}
 	if err := e.cut(sizes, s[end+1:]); err != nil {
 		return nil, err
 	}
 	return e, nil
 }
 
-// sizes are the sizes of the body of an entry and of its codings.
+// sizes are the sizes of the body of an entry and of its codings, or of its
+// variants.
 type sizes struct {
-	body    int64
-	codings []int64
+	body     int64
+	codings  []int64
+	variants []int64
 }
 
 // cut cuts what follows the metadata into the bodies of an entry.
 func (e *Entry) cut(sizes sizes, bodies string) error {
+	if len(e.Vary) > 0 {
+		return e.cutVariants(sizes.variants, bodies)
+	}
 	rest := int64(len(bodies))
 	for _, size := range append([]int64{sizes.body}, sizes.codings...) {
 		if size < 0 || size > rest {
@@ -79,6 +90,8 @@ func decodeMetadata(line string) (*Entry, sizes, error) {
 		Header   map[string][]string `json:"header"`
 		Size     *int64              `json:"size"`
 		Codings  []namedSize         `json:"codings"`
+		Vary     [][]string          `json:"vary"`
+		Variants []int64             `json:"variants"`
 		Job      string              `json:"job"`
 		Why      string              `json:"why"`
 		Refusal  string              `json:"refusal"`
@@ -97,6 +110,15 @@ func decodeMetadata(line string) (*Entry, sizes, error) {
 	switch {
 	case metadata.Ticket != EntryTicket(line):
 		return nil, sizes{}, fmt.Errorf("%w: metadata with two tickets", ErrMalformed)
+	case len(metadata.Vary) > 0 || len(metadata.Variants) > 0:
+		if metadata.Status != 0 || metadata.Gone || metadata.PushOnly || len(metadata.Header) > 0 || metadata.Size != nil || len(codings) > 0 {
+			return nil, sizes{}, fmt.Errorf("%w: an entry with variants and with what only a variant has", ErrMalformed)
+		}
+		e := &Entry{Ticket: metadata.Ticket, Job: printable(metadata.Job), Why: printable(metadata.Why)}
+		if err := e.setVary(metadata.Vary, metadata.Variants); err != nil {
+			return nil, sizes{}, err
+		}
+		return e, sizes{variants: metadata.Variants}, nil
 	case metadata.Gone && (metadata.Status != 0 || len(metadata.Header) > 0 || size.body != 0 || len(codings) > 0):
 		return nil, sizes{}, fmt.Errorf("%w: a tombstone with a status, header or body", ErrMalformed)
 	case !metadata.Gone && (!isFinal(metadata.Status) || metadata.Size == nil):
@@ -149,20 +171,29 @@ func addDecoded(header http.Header, name string, values []string) error {
 		return fmt.Errorf("%w: metadata with the field name %q, which is no token or comes twice", ErrMalformed, excerpt(name))
 	}
 	for _, value := range values {
-		b := make([]byte, 0, len(value))
-		for _, r := range value { // what is not UTF-8 gives U+FFFD
-			if r > 0xFF {
-				return fmt.Errorf("%w: metadata with a field %s that is not bytes", ErrMalformed, excerpt(name))
-			}
-			b = append(b, byte(r))
+		decoded, ok := bytesOf(value)
+		if !ok {
+			return fmt.Errorf("%w: metadata with a field %s that is not bytes", ErrMalformed, excerpt(name))
 		}
-		decoded := textproto.TrimString(string(b))
+		decoded = textproto.TrimString(decoded)
 		if !isFieldValue(decoded) {
 			return fmt.Errorf("%w: field %s has a control character", ErrMalformed, excerpt(name))
 		}
 		header[key] = append(header[key], decoded)
 	}
 	return nil
+}
+
+// bytesOf makes bytes of code points.
+func bytesOf(text string) (string, bool) {
+	b := make([]byte, 0, len(text))
+	for _, r := range text { // what is not UTF-8 gives U+FFFD
+		if r > 0xFF {
+			return "", false
+		}
+		b = append(b, byte(r))
+	}
+	return string(b), true
 }
 
 // scanMetadata reads metadata that is written exactly as AppendEntry writes it,

@@ -1,6 +1,10 @@
 package representation
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/itscales/scales/internal/field"
+)
 
 // negotiate returns the body for a request with these values of Accept-Encoding (RFC 9110 §12.5.3): that with the highest
 // weight, and of several the smallest. The identity is acceptable unless it is excluded, so its weight counts only where
@@ -13,7 +17,7 @@ func (r *Representation) negotiate(values []string) choice {
 	for _, value := range values {
 		accepted.parse(value)
 	}
-	best, highest := choice(0), weight(0)
+	best, highest := choice(0), field.Weight(0)
 	for i := range r.codings {
 		q := accepted.codings[r.codings[i].coding]
 		if q < 0 {
@@ -29,17 +33,14 @@ func (r *Representation) negotiate(values []string) choice {
 	return best
 }
 
-// weight is a q-value (RFC 9110 §12.4.2) in thousandths, or negative if there is none.
-type weight int16
-
 // acceptance is what a request says about codings. Where it says something twice the higher weight counts.
 type acceptance struct {
-	codings  [codingCount]weight
-	identity weight
-	others   weight // "*": all that are not named
+	codings  [codingCount]field.Weight
+	identity field.Weight
+	others   field.Weight // "*": all that are not named
 }
 
-var unsaid = acceptance{codings: [codingCount]weight{-1, -1, -1}, identity: -1, others: -1}
+var unsaid = acceptance{codings: [codingCount]field.Weight{-1, -1, -1}, identity: -1, others: -1}
 
 // parse reads a value of Accept-Encoding. Members that are malformed or unknown are ignored.
 func (a *acceptance) parse(value string) {
@@ -51,9 +52,9 @@ func (a *acceptance) parse(value string) {
 			value = ""
 		}
 		member = trim(member)
-		q := weight(1000)
+		q := field.Weight(1000)
 		if semicolon := strings.IndexByte(member, ';'); semicolon >= 0 {
-			q = parseWeight(trim(member[semicolon+1:]))
+			q = field.ParseWeight(trim(member[semicolon+1:]))
 			member = trim(member[:semicolon])
 		}
 		if target := a.target(member); target != nil && q > *target {
@@ -63,7 +64,7 @@ func (a *acceptance) parse(value string) {
 }
 
 // target returns where the weight of a coding goes, or nil if it is of no interest.
-func (a *acceptance) target(name string) *weight {
+func (a *acceptance) target(name string) *field.Weight {
 	switch len(name) {
 	case 1:
 		if name == "*" {
@@ -94,32 +95,6 @@ func (a *acceptance) target(name string) *weight {
 
 func sameToken(name, lower string) bool {
 	return name == lower || len(name) == len(lower) && strings.EqualFold(name, lower)
-}
-
-// parseWeight reads what follows the semicolon: "q=" and a number from 0 to 1 with at most three decimals.
-func parseWeight(s string) weight {
-	if len(s) < 3 || len(s) > len("q=0.123") || s[0]|0x20 != 'q' || s[1] != '=' || s[2] != '0' && s[2] != '1' {
-		return -1
-	}
-	q := weight(s[2]-'0') * 1000
-	if len(s) == 3 {
-		return q
-	}
-	if s[3] != '.' {
-		return -1
-	}
-	unit := weight(100)
-	for i := 4; i < len(s); i++ {
-		if s[i] < '0' || s[i] > '9' {
-			return -1
-		}
-		q += weight(s[i]-'0') * unit
-		unit /= 10
-	}
-	if q > 1000 {
-		return -1
-	}
-	return q
 }
 
 // trim takes off optional white space (RFC 9110 §5.6.3).
