@@ -34,7 +34,8 @@ type Explanation struct {
 	Why string `json:"why,omitempty"`
 
 	Status   int      `json:"status,omitempty"`
-	Bytes    int      `json:"bytes,omitempty"` // of the body
+	Bytes    int      `json:"bytes,omitempty"`    // of the body, of all variants
+	Variants int      `json:"variants,omitempty"` // 0 if it has none
 	PushOnly bool     `json:"push_only,omitempty"`
 	Groups   []string `json:"groups,omitempty"` // with the option Hosts, "host/group"
 
@@ -90,7 +91,13 @@ func (c *Cache) Explain(ctx context.Context, key string) (Explanation, error) {
 	case s.Exists && stored.Gone:
 		e.State = "tombstone"
 	case s.Exists:
-		e.State, e.Status, e.Bytes = "entry", stored.Status, len(stored.Body)
+		e.State, e.Variants = "entry", len(stored.Variants)
+		for i, one := range stored.Representations() {
+			if i == 0 {
+				e.Status = one.Status
+			}
+			e.Bytes += len(one.Body)
+		}
 	}
 	if s.Exists && err == nil {
 		e.Ticket, e.Written = stored.Ticket, ticketTime(stored.Ticket)

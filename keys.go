@@ -46,14 +46,16 @@ func (c *Cache) links(key string, entry *message.Entry) []string {
 	if err != nil {
 		return nil
 	}
-	references := discover.Links(entry.Header.Get("Content-Type"), base, entry.Body)
-	if entry.Status >= http.StatusMultipleChoices && entry.Status < http.StatusBadRequest {
-		references = append(references, entry.Header.Values("Location")...)
-	}
 	var keys []string
-	for _, reference := range references {
-		if key, ok := c.sameOrigin(reference, base); ok {
-			keys = append(keys, key)
+	for _, one := range entry.Representations() {
+		references := discover.Links(one.Header.Get("Content-Type"), base, one.Body)
+		if one.Status >= http.StatusMultipleChoices && one.Status < http.StatusBadRequest {
+			references = append(references, one.Header.Values("Location")...)
+		}
+		for _, reference := range references {
+			if key, ok := c.sameOrigin(reference, base); ok {
+				keys = append(keys, key)
+			}
 		}
 	}
 	return keys

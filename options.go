@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,6 +15,7 @@ import (
 	"github.com/itscales/scales/internal/coding"
 	"github.com/itscales/scales/internal/jobqueue"
 	"github.com/itscales/scales/internal/partition"
+	"github.com/itscales/scales/internal/variant"
 )
 
 // Options are sealed per role: one that is given to the wrong constructor does not compile.
@@ -86,6 +89,7 @@ type cacheConfig struct {
 	timeout       time.Duration
 	claimLease    time.Duration
 	codings       coding.Config
+	vary          variant.Fields
 	logger        *slog.Logger
 
 	guards      partition.Guards // tests only
@@ -195,6 +199,28 @@ func CodingTypes(types ...string) CacheOption {
 	return cacheOption(func(c *cacheConfig) { c.codings.Types = types })
 }
 
+// Vary declares that answers of the application may depend on a field of requests, and with which values of it the
+// application is asked; "" asks without the field. A page whose answer names the field in its Vary is rendered with each
+// value, and stored with all its variants in one entry, which changes as a whole. Without this option such a page is refused.
+//
+// A request gets the variant that its own field asks for: by language for Accept-Language, by media type for Accept, where
+// "*/*" stands for what is answered to who asks for nothing in particular, and by an equal value for any other field. Where
+// it asks for nothing that there is, it gets the first value. Every render has the first value of each declared field, unless
+// it is for another variant. For example:
+//
+//	scales.Vary("Accept-Language", "en", "de", "pt-BR")
+//	scales.Vary("Accept", "*/*", "application/json")
+//	scales.Vary("Origin", "", "https://app.example.com")
+//
+// The option may be given several times, for fields whose values are combined; there are at most 64 variants, and their
+// bodies together may have MaxEntrySize. Cookie, Authorization, Host and Accept-Encoding cannot be declared. It is what is
+// written from now on that has variants: after a change of this option a Fill makes the others.
+func Vary(name string, values ...string) CacheOption {
+	return cacheOption(func(c *cacheConfig) {
+		c.vary = append(c.vary, variant.Field{Name: http.CanonicalHeaderKey(name), Values: slices.Clone(values)})
+	})
+}
+
 // Logger sets where the Cache, and whatever uses it, logs. Default slog.Default().
 func Logger(l *slog.Logger) CacheOption {
 	return cacheOption(func(c *cacheConfig) { c.logger = l })
@@ -225,6 +251,9 @@ func (c *cacheConfig) validate() (*url.URL, *canonical.Rules, error) {
 	r.that(c.timeout > 0 && c.timeout <= 5*time.Second, "option StoreTimeout: %v is not over 0 and up to 5 s", c.timeout)
 	r.that(c.claimLease >= 10*time.Millisecond, "option ClaimLease: %v is under 10 ms", c.claimLease)
 	r.that(c.logger != nil, "option Logger: nil")
+	if err := c.vary.Check(); err != nil {
+		r.that(false, "option Vary: %v", err)
+	}
 	origin, err := url.Parse(c.origin)
 	if err != nil || origin.Host == "" || origin.Scheme != "http" && origin.Scheme != "https" ||
 		strings.TrimSuffix(origin.Path, "/") != "" || origin.RawQuery != "" || origin.Fragment != "" || origin.User != nil {

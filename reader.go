@@ -71,10 +71,10 @@ func (c *Cache) newReader(config readConfig) *reader {
 func (rd *reader) answer(w http.ResponseWriter, r *http.Request, key string) error {
 	if !rd.follows {
 		stored, err := rd.cache.readPlain(r.Context(), key)
-		if err == nil {
-			prepare(stored).Serve(w, r, representation.Hit)
+		if err != nil {
+			return err
 		}
-		return err
+		return serve(w, r, key, representation.Of(stored), representation.Hit)
 	}
 	rd.start.Do(rd.follow)
 	part := rd.copy.Part(canonical.Partition(key, rd.cache.config.partitions))
@@ -92,7 +92,16 @@ func (rd *reader) answer(w http.ResponseWriter, r *http.Request, key string) err
 			return err
 		}
 	}
-	found.Serve(w, r, note)
+	return serve(w, r, key, found, note)
+}
+
+// serve answers a read with what the request selects of an entry.
+func serve(w http.ResponseWriter, r *http.Request, key string, found *representation.Representation, note representation.Note) error {
+	selected := found.Select(r.Header)
+	if selected == nil {
+		return fmt.Errorf("%w: %s: not for such a request", ErrNotFound, key)
+	}
+	selected.Serve(w, r, note)
 	return nil
 }
 
@@ -103,7 +112,7 @@ func (rd *reader) fetch(ctx context.Context, part *localcopy.Part[*representatio
 		stored, at, err := rd.load(context.WithoutCancel(ctx), part, key, since)
 		fetched.At = at
 		if err == nil {
-			fetched.Value = prepare(stored)
+			fetched.Value = representation.Of(stored)
 			fetched.Size, fetched.Keep = fetched.Value.Size(), true
 		}
 		return fetched, err
@@ -157,13 +166,6 @@ func (r *replica) note(err error) {
 	case r.next.Load() != 0:
 		r.next.Store(0)
 	}
-}
-
-// prepare makes an entry ready to be served.
-func prepare(stored *message.Entry) *representation.Representation {
-	return representation.New(representation.Source{
-		Status: stored.Status, Header: stored.Header, Body: stored.Body, Codings: stored.Codings,
-	})
 }
 
 // reach returns when reads show what the change logs have up to there.

@@ -95,10 +95,12 @@ func (s *sitemap) get(ctx context.Context, key string) ([]byte, *url.URL, error)
 	case result.State != render.Stored:
 		return nil, nil, fmt.Errorf("%w: %s: %s", ErrSitemap, key, result.Reason)
 	}
-	answer, err := message.ParseEntry(op.Value)
-	switch {
-	case err != nil:
+	entry, err := message.ParseEntry(op.Value)
+	if err != nil {
 		return nil, nil, fmt.Errorf("%w: %s: %w", ErrSitemap, key, err)
+	}
+	answer := entry.Representations()[0]
+	switch {
 	case answer.Status != http.StatusOK && answer.Status != http.StatusNonAuthoritativeInfo:
 		return nil, nil, fmt.Errorf("%w: %s: the application answered with status %d", ErrSitemap, key, answer.Status)
 	}

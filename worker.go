@@ -65,7 +65,7 @@ func (c *Cache) newRenderer(config renderConfig, app http.Handler) *render.Rende
 		Store: c.store, App: app, Rules: c.rules, Origin: c.origin, Mark: markRendering, Server: c.httpServer,
 		Limit: config.concurrency, GroupLimit: config.groupLimit, Timeout: config.timeout, MaxEntry: c.config.maxEntry,
 		Lease: c.config.claimLease, Retry: 500 * time.Millisecond, Logger: c.config.logger, Outage: c.outage,
-		Codings: c.codings, Guards: config.guards,
+		Codings: c.codings, Vary: c.config.vary, Guards: config.guards,
 	})
 	c.onClose(r.Close)
 	return r

@@ -62,6 +62,37 @@ func (o *observation) differs(stored *message.Entry) string {
 	switch {
 	case err != nil:
 		return err.Error() // a render could not store it either
+	case !reflect.DeepEqual(asked.Vary, stored.Vary):
+		return fmt.Sprintf("variants by %v, the application has them by %v", stored.Vary, asked.Vary)
+	case len(asked.Vary) == 0:
+		if difference := differ(stored, asked); difference != "" {
+			return difference
+		}
+	}
+	for i := range asked.Variants {
+		if difference := differ(stored.Variants[i], asked.Variants[i]); difference != "" {
+			return difference + " (" + asked.Vary.String(i) + ")"
+		}
+	}
+	switch {
+	case !slices.Equal(slices.Sorted(slices.Values(o.answer.Groups)), slices.Sorted(slices.Values(o.status.Groups))):
+		return fmt.Sprintf("it is in the groups %q, the application says %q", o.status.Groups, o.answer.Groups)
+	case o.status.Listed != len(o.status.Groups):
+		return fmt.Sprintf("%d of its groups %q have it among their members", o.status.Listed, o.status.Groups)
+	}
+	return ""
+}
+
+// differ says how a stored representation differs from the one that the application answers with; "" if it does not. Of
+// variants either may be missing.
+func differ(stored, asked *message.Entry) string {
+	switch {
+	case stored == nil && asked == nil:
+		return ""
+	case stored == nil:
+		return "a variant is missing"
+	case asked == nil:
+		return "a variant that the application does not have"
 	case asked.Status != stored.Status:
 		return fmt.Sprintf("status %d, the application answers %d", stored.Status, asked.Status)
 	case !bytes.Equal(asked.Body, stored.Body):
@@ -82,12 +113,6 @@ func (o *observation) differs(stored *message.Entry) string {
 		if _, ok := asked.Header[name]; !ok {
 			return fmt.Sprintf("%s: %q, which the application does not send", name, strings.Join(stored.Header[name], ", "))
 		}
-	}
-	switch {
-	case !slices.Equal(slices.Sorted(slices.Values(o.answer.Groups)), slices.Sorted(slices.Values(o.status.Groups))):
-		return fmt.Sprintf("it is in the groups %q, the application says %q", o.status.Groups, o.answer.Groups)
-	case o.status.Listed != len(o.status.Groups):
-		return fmt.Sprintf("%d of its groups %q have it among their members", o.status.Listed, o.status.Groups)
 	}
 	return ""
 }

@@ -3,6 +3,7 @@ package field
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 )
 
@@ -45,19 +46,20 @@ func (v Verdict) String() string {
 //
 // A header forbids it with no-store or private in Cache-Control (RFC 9111
 // §5.2.2.5, §5.2.2.7), with Set-Cookie, and with Vary on anything but
-// Accept-Encoding (§4.1), since one entry answers everyone. A private that names
+// Accept-Encoding and the fields by which there are variants (§4.1), since one
+// entry answers everyone. A private that names
 // fields forbids it, too: it says that there is something in the answer that is
 // for one user, and whoever says so is taken at more than his word. A
 // Cache-Control in which a quoted string doesn't end might say either, so it
 // forbids it. Where there is a [ScalesCacheControl], that counts instead of
 // Cache-Control: an application whose framework says private of everything opts
 // in with "Scales-Cache-Control: public".
-func Storable(status int, h http.Header) (Verdict, string) {
+func Storable(status int, h http.Header, variants ...string) (Verdict, string) {
 	switch status {
 	case http.StatusOK, http.StatusNonAuthoritativeInfo, http.StatusNoContent,
 		http.StatusMultipleChoices, http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther,
 		http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
-		if reason := forbidden(h); reason != "" {
+		if reason := forbidden(h, variants); reason != "" {
 			return Refuse, reason
 		}
 		return Store, ""
@@ -78,7 +80,7 @@ func describe(status int) string {
 }
 
 // forbidden returns the reason why an answer with this header is not stored.
-func forbidden(h http.Header) string {
+func forbidden(h http.Header, variants []string) string {
 	field, members, ok := governing(h)
 	for _, member := range members {
 		switch {
@@ -94,15 +96,22 @@ func forbidden(h http.Header) string {
 	if len(valuesOf(h, "Set-Cookie")) > 0 {
 		return "Set-Cookie"
 	}
-	// An element with a quote is no field name, so it is refused as well.
-	names, ok := Elements(valuesOf(h, "Vary"))
+	names, ok := Selecting(h)
 	if !ok {
 		return "Vary: malformed"
 	}
 	for _, name := range names {
-		if !strings.EqualFold(name, "Accept-Encoding") {
+		if !containsFold(variants, name) {
 			return "Vary: " + name
 		}
 	}
 	return ""
+}
+
+// Selecting returns the request fields by which an answer says that it was
+// selected (RFC 9110 §12.5.5), but for Accept-Encoding. It isn't ok if that is
+// malformed. An element with a quote is no field name, and no field has it.
+func Selecting(h http.Header) (names []string, ok bool) {
+	names, ok = Elements(valuesOf(h, "Vary"))
+	return slices.DeleteFunc(names, func(name string) bool { return strings.EqualFold(name, "Accept-Encoding") }), ok
 }

@@ -57,7 +57,7 @@ func (r *Renderer) renderAlone(need Need) Result {
 			r.wait(firstBackoff)
 			continue
 		}
-		op, result := r.askInTurn(partition.Due{Key: need.Key, Position: position}, inFront)
+		op, result := r.askOne(partition.Due{Key: need.Key, Position: position}, inFront)
 		op.Limited = need.Limited
 		commit, err := r.commit(p, []partition.Operation{op})
 		if err != nil {

@@ -16,28 +16,15 @@ import (
 // lasts. Where ctx ends, or the renderer is closed, before the application has answered, the result is Failed; the caller
 // asks ctx which it was.
 func (r *Renderer) Look(ctx context.Context, key string) (partition.Operation, Result) {
-	due := partition.Due{Key: key}
-	fail := func(err error) (partition.Operation, Result) {
-		op := partition.Operation{Kind: partition.OpFail, Key: key, Value: err.Error(), Delay: r.config.Retry}
-		return op, Result{key, Failed, err.Error()}
-	}
 	if !r.enter() {
-		return fail(errClosed)
+		return partition.Operation{Kind: partition.OpFail, Key: key, Value: errClosed.Error(), Delay: r.config.Retry},
+			Result{key, Failed, errClosed.Error()}
 	}
 	defer r.work.Done()
 	// Only the end of ctx counts: the application finds no value of the caller's in the context of a render.
-	asking, cancel := context.WithCancelCause(r.stopped)
+	bounded, cancel := context.WithCancelCause(r.stopped)
 	defer cancel(nil)
 	defer context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })()
-	turn := r.slots.take(behind)
-	select {
-	case <-turn.granted:
-		return r.ask(asking, due, nil) // nobody compares codings with those that would be made
-	case <-asking.Done():
-		r.slots.leave(turn)
-	}
-	if r.stopped.Err() != nil {
-		return fail(errClosed)
-	}
-	return fail(context.Cause(asking))
+	// Nobody compares codings with those that would be made.
+	return r.ask(bounded, partition.Due{Key: key}, asking{at: behind})
 }

@@ -293,26 +293,8 @@ func (r *Renderer) askAll(granted []partition.Due, flights []*flight) ([]partiti
 func (r *Renderer) askOne(due partition.Due, at int) (partition.Operation, Result) {
 	r.pause(AfterClaim, due.Key)
 	defer r.pause(AfterRender, due.Key)
-	return r.askInTurn(due, at)
-}
-
-// askInTurn renders a claimed key when there is a slot. Where handlers that ignore their context hold all slots for long,
-// it fails, so that another process gets the key.
-func (r *Renderer) askInTurn(due partition.Due, at int) (partition.Operation, Result) {
-	patience := time.NewTimer(r.config.Timeout)
-	defer patience.Stop()
-	reason, turn := "", r.slots.take(at)
-	select {
-	case <-turn.granted:
-		return r.ask(r.stopped, due, r.config.Codings)
-	case <-patience.C:
-		reason = "no slot for a render within " + r.config.Timeout.String() + " (options RenderConcurrency, RenderTimeout)"
-	case <-r.stopped.Done():
-		reason = "the renderer was closed"
-	}
-	r.slots.leave(turn)
-	op := partition.Operation{Kind: partition.OpFail, Key: due.Key, Position: due.Position, Cause: due.Cause, Value: reason, Delay: r.config.Retry}
-	return op, Result{due.Key, Failed, reason}
+	// Where handlers that ignore their context hold all slots for long, it fails, so that another process gets the key.
+	return r.ask(r.stopped, due, asking{at: at, patience: r.config.Timeout, codings: r.config.Codings})
 }
 
 func (r *Renderer) pause(at Moment, key string) {

@@ -44,6 +44,8 @@ type Representation struct {
 	body     []byte
 	codings  []coded // the smallest first
 	modified int64   // Last-Modified in seconds since 1970, or noDate
+
+	variants *variants // then there is nothing else
 }
 
 const noDate = math.MinInt64
@@ -125,6 +127,9 @@ func (r *Representation) ownValues(own []fieldValues, tag string) []string {
 // Size returns the number of bytes of memory that the representation holds beyond a constant: its bodies, the text of
 // its own fields, and what leads to them. What it shares with others is not counted.
 func (r *Representation) Size() int {
+	if r.variants != nil {
+		return r.variants.size()
+	}
 	const stringSize, codedSize = 16, 32
 	size := cap(r.body) + stringSize*cap(r.values) + codedSize*cap(r.codings) + r.shape.privateSize
 	for _, c := range r.codings {
