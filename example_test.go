@@ -129,6 +129,32 @@ func ExampleWriter() {
 	// GET /artists/nina-simone: 200 Sinnerman, Feeling Good
 }
 
+// A page that says of itself that it depends on the language is rendered in each, and a request gets what it asks for.
+func ExampleVary() {
+	rdb, closeRedis := connect()
+	defer closeRedis()
+	cache := check(scales.NewCache(rdb, scales.Namespace("hello"), scales.Vary("Accept-Language", "en", "de")))
+	server := check(scales.NewServer(cache))
+	worker := check(scales.NewWorker(cache, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Vary", "Accept-Language")
+		fmt.Fprint(w, map[string]string{"en": "Hello", "de": "Hallo"}[r.Header.Get("Accept-Language")])
+	})))
+	check(worker.Fill(context.Background(), scales.Keys("/")))
+
+	for _, language := range []string{"de-AT, de;q=0.9, en;q=0.8", "ja"} {
+		request := httptest.NewRequest("GET", "/", nil)
+		request.Header.Set("Accept-Language", language)
+		answer := httptest.NewRecorder()
+		server.ServeHTTP(answer, request)
+		fmt.Println(answer.Body)
+	}
+	check(0, server.Close(context.Background()))
+	check(0, cache.Close(context.Background()))
+	// Output:
+	// Hallo
+	// Hello
+}
+
 // An existing service of chi gets a cache, and no queue. A page that is not in the cache still comes from the handler.
 func ExampleCacheFirst() {
 	rdb, closeRedis := connect()

@@ -64,8 +64,8 @@
 // A render is a GET of a key through the application, with the host of [Origin], Accept: */* and nothing of any
 // client's. [Rendering] tells a handler that it is in one. The answers 200, 203, 204, 300 to 303, 307 and 308 are
 // stored; 404, 410 and other 4xx remove the key; no-store, private, Set-Cookie, a Vary on anything but
-// Accept-Encoding, and a body over [MaxEntrySize] remove it as well and are logged; 408, 425, 429, 5xx, a panic and a
-// time-out keep the last good entry and are tried again.
+// Accept-Encoding and the fields that the option [Vary] declares, and a body over [MaxEntrySize] remove it as well and are
+// logged; 408, 425, 429, 5xx, a panic and a time-out keep the last good entry and are tried again.
 //
 // # Writing
 //
