@@ -296,7 +296,9 @@ func TestLinksOfAllVariantsAreFollowed(t *testing.T) {
 }
 
 func TestVariesByWhatWasDeclaredOnly(t *testing.T) {
-	varies := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Vary", strings.TrimPrefix(r.URL.Path, "/")) })
+	varies := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Vary", strings.TrimPrefix(r.URL.Path, "/"))
+	})
 	s := start(t, redistest.Shared(t), varies, setup{cache: inLanguages(), idle: true})
 	for _, name := range []string{"*", "Cookie", "Accept-Language,User-Agent"} {
 		s.isRefused("/"+name, "Vary: ")
