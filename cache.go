@@ -316,9 +316,20 @@ func (c *Cache) reach(ctx context.Context, reach partition.Reach) {
 	c.mu.Lock()
 	readers := slices.Collect(maps.Keys(c.copies))
 	c.mu.Unlock()
-	for _, rd := range readers {
-		rd.reach(ctx, reach)
+	each(readers, func(rd *reader) { rd.reach(ctx, reach) })
+}
+
+// each calls do for all readers at once.
+func each(readers []*reader, do func(*reader)) {
+	if len(readers) == 1 {
+		do(readers[0])
+		return
 	}
+	var group sync.WaitGroup
+	for _, rd := range readers {
+		group.Go(func() { do(rd) })
+	}
+	group.Wait()
 }
 
 // pend has something rendered in the background that a job has named. What finds no room is logged: only an outage is an
@@ -451,12 +462,10 @@ func (c *Cache) Close(ctx context.Context) error {
 	c.closes, c.closed = nil, true
 	readers := slices.Collect(maps.Keys(c.copies))
 	c.mu.Unlock()
-	for _, rd := range readers {
-		rd.halt() // so that what they wait for ends at the same time
-	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		each(readers, func(rd *reader) { rd.close(context.Background()) })
 		for _, stop := range slices.Backward(closes) { // what began last ends first
 			stop()
 		}
