@@ -26,7 +26,7 @@ func benchGroup(ctx context.Context, s settings) error {
 		return err
 	}
 	state := fmt.Sprintf("a group of %d members, %v to render besides, %d writes/s, %d worker processes of %d handlers and %d renders each, "+
-		"GroupLimit %d, 1 server in the process of the clients", s.memberCount, s.renderTime, s.rate, siteWorkers, workerSlots, workerSlots, s.groupLimit)
+		"GroupLimit %d, 1 server in the process of the clients", s.memberCount, s.renderTime, s.rate, siteWorkers, s.slots, s.slots, s.groupLimit)
 	fmt.Fprintf(s.out, "group: %s; %d rounds, phases of %v at least\n", state, s.rounds, s.window)
 	fmt.Fprintf(s.out, "%d processors, %s\n\n", runtime.NumCPU(), version)
 

@@ -88,7 +88,7 @@ func (g *groupSite) start(ctx context.Context, redisURL string) (err error) {
 	for i := range groupPageCount {
 		keys = append(keys, pageKey(i))
 	}
-	o := order{Redis: redisURL, Group: &groupOrder{Limit: g.groupLimit, RenderTime: g.renderTime}}
+	o := order{Redis: redisURL, Slots: g.slots, Group: &groupOrder{Limit: g.groupLimit, RenderTime: g.renderTime}}
 	if g.site, err = startSite(ctx, o, keys...); err != nil {
 		return err
 	}

@@ -25,6 +25,7 @@ type settings struct {
 	window time.Duration // of one measurement; with group it may be longer
 	rounds int           // pairs of measurements
 	writes int           // of one storm
+	slots  int           // of each worker process, for handlers and for renders
 
 	memberCount int           // of the group
 	rate        int           // writes per second while the group changes
@@ -99,6 +100,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	seconds := flags.Float64("seconds", 0, "length of one measurement, by default 2; peers: 3; propagate: 10; group: least length of one, by default 5")
 	flags.IntVar(&s.rounds, "rounds", 5, "pairs of measurements, with queue at each number of callers")
 	flags.IntVar(&s.writes, "writes", 2000, "storm: how many writes are sent at once")
+	flags.IntVar(&s.slots, "slots", workerSlots, "storm, group: how many handlers, and how many renders, each of the two worker processes runs at once")
 	flags.IntVar(&s.memberCount, "members", 10_000, "group: how many members it has")
 	flags.IntVar(&s.rate, "rate", 200, "group: how many writes are due in a second")
 	flags.IntVar(&s.groupLimit, "grouplimit", 256, "group: how many members are rendered before the change is answered")
@@ -137,6 +139,8 @@ func (s settings) check(b benchmark) error {
 		return fmt.Errorf("-seconds %v is not between 0.1 and 60", s.window.Seconds())
 	case s.rounds < 1 || s.rounds > 100:
 		return fmt.Errorf("-rounds %d is not between 1 and 100", s.rounds)
+	case s.slots < 1 || s.slots > 1000:
+		return fmt.Errorf("-slots %d is not between 1 and 1000", s.slots)
 	case s.writes < 1 || s.writes > 5000:
 		return fmt.Errorf("-writes %d is not between 1 and 5000", s.writes)
 	case s.memberCount < 1 || s.memberCount > 90_000:

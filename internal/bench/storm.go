@@ -10,13 +10,8 @@ import (
 	"time"
 )
 
-const (
-	// stormTimeout bounds one storm, with all that comes before and after it.
-	stormTimeout = 2 * time.Minute
-
-	// warmUp is how many writes come before a storm.
-	warmUp = 2 * siteWorkers * workerSlots
-)
+// stormTimeout bounds one storm, with all that comes before and after it.
+const stormTimeout = 2 * time.Minute
 
 // A storm is what came of writes that were all sent at once.
 type storm struct {
@@ -49,8 +44,8 @@ func benchStorm(ctx context.Context, s settings) error {
 	if err != nil {
 		return err
 	}
-	state := fmt.Sprintf("%d writes at once, %v to render, %d worker processes of %d handlers and %d renders each (the defaults), "+
-		"1 server in the process of the clients", s.writes, renderTime, siteWorkers, workerSlots, workerSlots)
+	state := fmt.Sprintf("%d writes at once, %v to render, %d worker processes of %d handlers and %d renders each, "+
+		"1 server in the process of the clients", s.writes, renderTime, siteWorkers, s.slots, s.slots)
 	fmt.Fprintf(s.out, "storm: %s; %d rounds\n", state, s.rounds)
 	fmt.Fprintf(s.out, "%d processors, %s\n\n", runtime.NumCPU(), version)
 
@@ -100,7 +95,7 @@ func versionOf(ctx context.Context, url string) (string, error) {
 func (s settings) storm(ctx context.Context, redisURL string, alone bool) (result storm, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, stormTimeout, fmt.Errorf("a storm took longer than %v", stormTimeout))
 	defer cancel()
-	site, err := startSite(ctx, order{Redis: redisURL, Alone: alone}, listKey)
+	site, err := startSite(ctx, order{Redis: redisURL, Slots: s.slots, Alone: alone}, listKey)
 	if err != nil {
 		return storm{}, err
 	}
@@ -111,7 +106,7 @@ func (s settings) storm(ctx context.Context, redisURL string, alone bool) (resul
 	}
 	defer clients.close()
 
-	first := min(warmUp, s.writes)
+	first := min(2*siteWorkers*s.slots, s.writes) // to warm up
 	if _, err := clients[:first].storm(); err != nil {
 		return storm{}, fmt.Errorf("warm up: %w", err)
 	}

@@ -16,7 +16,8 @@ import (
 	"github.com/itscales/scales/internal/render"
 )
 
-// workerSlots is how many handlers, and how many renders, a worker process runs at once: the defaults of the library.
+// workerSlots is how many handlers, and how many renders, a worker process runs at once, unless -slots says otherwise: the
+// defaults of the library.
 const workerSlots = 16
 
 // An application is what a benchmark runs in its worker processes. Its state is in Redis, so it is the same for all.
@@ -40,6 +41,7 @@ const workerArgument = "worker"
 type order struct {
 	Redis     string // URL
 	Namespace string
+	Slots     int         // how many handlers, and how many renders, run at once
 	Alone     bool        // every need is rendered by itself
 	Group     *groupOrder // the application is that of the group; nil for that of the storm
 }
@@ -87,7 +89,7 @@ func runWorker(ctx context.Context, in io.Reader, out io.Writer) (err error) {
 	}()
 	app, options := o.application(rdb)
 	guarded := render.Guarded{Handler: app, Guards: render.Guards{NoSharing: o.Alone}}
-	options = append(options, scales.Concurrency(workerSlots), scales.RenderConcurrency(workerSlots))
+	options = append(options, scales.Concurrency(o.Slots), scales.RenderConcurrency(o.Slots))
 	worker, err := scales.NewWorker(cache, guarded, options...)
 	if err != nil {
 		return err
