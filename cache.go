@@ -187,7 +187,7 @@ func (c *Cache) unavailable(err error) error {
 	return fmt.Errorf("%w: %w", ErrUnavailable, err)
 }
 
-// Get returns the entry of a key, as a server would serve it; of several variants the first. The error is or wraps ErrNotFound where there is none,
+// Get returns the entry of a key, as a server would serve it; of several variants the first, or ErrNotFound if only others exist. The error is or wraps ErrNotFound where there is none,
 // ErrNotFilled where a miss proves nothing because the cache is not filled, ErrUnsure where Redis has lost writes, ErrLost where the
 // entry was lost, and ErrUnavailable where Redis cannot be asked.
 func (c *Cache) Get(ctx context.Context, key string) (Entry, error) {

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/itscales/scales/internal/field"
 	"github.com/itscales/scales/internal/message"
@@ -147,6 +148,9 @@ func (c *Cache) operation(key string, e Entry, job string, floor func(*partition
 		header = make(http.Header)
 	}
 	if verdict, reason := field.Storable(e.Status, header); verdict != field.Store {
+		if len(c.config.vary) > 0 && strings.HasPrefix(reason, "Vary: ") {
+			reason += ": what is pushed has no variants; have it rendered"
+		}
 		return op, fmt.Errorf("%w: %s: status %d: %s", ErrNotStorable, key, e.Status, reason)
 	}
 	if coding := header.Get("Content-Encoding"); coding != "" {

@@ -33,7 +33,7 @@ type Explanation struct {
 	Job string `json:"job,omitempty"`
 	Why string `json:"why,omitempty"`
 
-	Status   int      `json:"status,omitempty"`
+	Status   int      `json:"status,omitempty"`   // of several variants that of the first one that exists
 	Bytes    int      `json:"bytes,omitempty"`    // of the body, of all variants
 	Variants int      `json:"variants,omitempty"` // 0 if it has none
 	PushOnly bool     `json:"push_only,omitempty"`

@@ -200,21 +200,30 @@ func CodingTypes(types ...string) CacheOption {
 }
 
 // Vary declares that answers of the application may depend on a field of requests, and with which values of it the
-// application is asked; "" asks without the field. A page whose answer names the field in its Vary is rendered with each
-// value, and stored with all its variants in one entry, which changes as a whole. Without this option such a page is refused.
+// application is asked; "" asks without the field. A page that has the field in its Vary is rendered with each value, and
+// stored with all its variants in one entry. Without this option such a page is refused.
 //
-// A request gets the variant that its own field asks for: by language for Accept-Language, by media type for Accept, where
-// "*/*" stands for what is answered to who asks for nothing in particular, and by an equal value for any other field. Where
-// it asks for nothing that there is, it gets the first value. Every render has the first value of each declared field, unless
-// it is for another variant. For example:
+// A request gets the variant that its own field asks for: by language for Accept-Language, by media type for Accept, and by an
+// equal value for any other field. Where it asks for nothing that there is, it gets the first value. Among media types, "*/*"
+// stands for what the application answers to who asks for nothing in particular; it counts as what a request accepts besides
+// the others. For example:
 //
 //	scales.Vary("Accept-Language", "en", "de", "pt-BR")
 //	scales.Vary("Accept", "*/*", "application/json")
-//	scales.Vary("Origin", "", "https://app.example.com")
+//	scales.Vary("X-Device", "", "phone")
 //
-// The option may be given several times, for fields whose values are combined; there are at most 64 variants, and their
-// bodies together may have MaxEntrySize. Cookie, Authorization, Host and Accept-Encoding cannot be declared. It is what is
-// written from now on that has variants: after a change of this option a Fill makes the others.
+// Every render has the first value of each declared field, unless it is for another variant. The others are asked for when an
+// answer says in its Vary that there are any, so each answer has to say so: that to the first value, and a 404, too. A variant
+// that the application answers with a 404 is missing, and the others exist. If a variant fails, or must not be stored, that
+// is what becomes of the whole page.
+//
+// The option may be given several times, for fields whose values are combined. There are at most 64 variants. Their bodies
+// together may have MaxEntrySize, their renders together take RenderTimeout, one after another unless other renders are free,
+// and together they are in up to 128 groups. Fields that tell who asks (Cookie, Authorization) cannot be declared, nor those
+// that Scales has to do with (Host, Accept-Encoding, Range and preconditions) or that are about a connection.
+//
+// What is pushed has no variants: it is for all requests, until the next render. What is written from now on has variants:
+// after a change of this option a Fill with FillAnew makes the others.
 func Vary(name string, values ...string) CacheOption {
 	return cacheOption(func(c *cacheConfig) {
 		c.vary = append(c.vary, variant.Field{Name: http.CanonicalHeaderKey(name), Values: slices.Clone(values)})

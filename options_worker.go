@@ -31,7 +31,8 @@ func GroupLimit(n int) RenderOption {
 	return renderOption(func(c *renderConfig) { c.groupLimit = n })
 }
 
-// RenderTimeout limits the time of one render: its context ends then, and the last good entry stays. Default ten seconds.
+// RenderTimeout limits the time of one render, of all variants of a page together: its context ends then, and the last good
+// entry stays. Default ten seconds.
 func RenderTimeout(d time.Duration) RenderOption {
 	return renderOption(func(c *renderConfig) { c.timeout = d })
 }

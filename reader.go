@@ -62,7 +62,7 @@ func (rd *reader) answer(w http.ResponseWriter, r *http.Request, key string) err
 		if err != nil {
 			return err
 		}
-		return serve(w, r, key, representation.Of(stored), representation.Hit)
+		return serve(w, r, key, representation.OfSelected(stored, r.Header), representation.Hit)
 	}
 	rd.start.Do(rd.follow)
 	part := rd.copy.Part(canonical.Partition(key, rd.cache.config.partitions))
@@ -85,11 +85,9 @@ func (rd *reader) answer(w http.ResponseWriter, r *http.Request, key string) err
 
 // serve answers a read with what the request selects of an entry.
 func serve(w http.ResponseWriter, r *http.Request, key string, found *representation.Representation, note representation.Note) error {
-	selected := found.Select(r.Header)
-	if selected == nil {
-		return fmt.Errorf("%w: %s: not for such a request", ErrNotFound, key)
+	if !found.Answer(w, r, note) {
+		return fmt.Errorf("%w: %s: it has other variants", ErrNotFound, key)
 	}
-	selected.Serve(w, r, note)
 	return nil
 }
 

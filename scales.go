@@ -61,8 +61,8 @@
 // A page is in the groups that Cache-Groups in its own response names. Of large groups a part is rendered before the
 // reply, see [GroupLimit], and the rest in the background.
 //
-// A render is a GET of a key through the application, with the host of [Origin], Accept: */* and nothing of any
-// client's. [Rendering] tells a handler that it is in one. The answers 200, 203, 204, 300 to 303, 307 and 308 are
+// A render is a GET of a key through the application, with the host of [Origin], Accept: */* (unless [Vary] says
+// otherwise) and nothing of any client's. [Rendering] tells a handler that it is in one. The answers 200, 203, 204, 300 to 303, 307 and 308 are
 // stored; 404, 410 and other 4xx remove the key; no-store, private, Set-Cookie, a Vary on anything but
 // Accept-Encoding and the fields that the option [Vary] declares, and a body over [MaxEntrySize] remove it as well and are
 // logged; 408, 425, 429, 5xx, a panic and a time-out keep the last good entry and are tried again.

@@ -2,6 +2,7 @@ package scales_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -311,4 +312,79 @@ func TestVariesByWhatWasDeclaredOnly(t *testing.T) {
 			t.Errorf("the error is %v", err)
 		}
 	}
+}
+
+// An application that gives all variants one tag, the version of a row, has them told apart, and gets its own tag back.
+func TestVariantsWithOneTagAreToldApart(t *testing.T) {
+	for _, size := range []int64{0, 1 << 20} {
+		var asked string
+		app := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Method == http.MethodPut {
+				asked = r.Header.Get("If-Match")
+				return
+			}
+			w.Header().Set("Vary", "Accept-Language")
+			w.Header().Set("Etag", `"v7"`)
+			_, _ = io.WriteString(w, "in "+r.Header.Get("Accept-Language"))
+		})
+		s := start(t, redistest.Shared(t), app, setup{
+			cache: inLanguages(), server: []scales.ServerOption{scales.LocalCopy(size)}, fill: []string{"/page"},
+		})
+		english, german := s.in("en", "/page"), s.in("de", "/page")
+		if english.Header.Get("Etag") != `"v7"` || german.Header.Get("Etag") == `"v7"` {
+			t.Errorf("the tags are %s and %s", english.Header.Get("Etag"), german.Header.Get("Etag"))
+		}
+		tag := german.Header.Get("Etag")
+		s.send("GET", "/page", "", "Accept-Language", "en", "If-None-Match", tag).is(t, 200, "in en")
+		s.send("GET", "/page", "", "Accept-Language", "de", "If-None-Match", tag).is(t, 304, "")
+		s.send("PUT", "/page", "", "If-Match", tag).is(t, 200, "")
+		if asked != `"v7"` {
+			t.Errorf("the application is asked for %s", asked)
+		}
+	}
+}
+
+func TestWhatIsPushedHasNoVariants(t *testing.T) {
+	app := newPolyglot()
+	app.put("/drink", "en=tea, de=Tee")
+	s := start(t, redistest.Shared(t), app, setup{cache: inLanguages(), fill: []string{"/drink"}})
+	ctx := context.Background()
+	got := must(s.cache.Get(ctx, "/drink"))(t)
+	if err := s.cache.Push(ctx, "/drink", got); !errors.Is(err, scales.ErrNotStorable) || !strings.Contains(err.Error(), "has no variants") {
+		t.Errorf("the error is %v", err)
+	}
+	s.in("de", "/drink").is(t, 200, "Tee")
+}
+
+// A missing variant is an answer that was selected, too.
+func TestAMissingVariantSaysWhatItVariesBy(t *testing.T) {
+	for _, size := range []int64{0, 1 << 20} {
+		app := newPolyglot()
+		app.put("/only", "de=hier")
+		s := start(t, redistest.Shared(t), app, setup{
+			cache: inLanguages(), server: []scales.ServerOption{scales.LocalCopy(size)}, fill: []string{"/only"},
+		})
+		if vary := s.in("en", "/only").problem(t, 404, "not-found").Header.Get("Vary"); vary != "Accept-Language" {
+			t.Errorf("Vary: %q", vary)
+		}
+	}
+}
+
+// After a change of the option a fill from the beginning makes the new variants; until then there are the old ones.
+func TestTheDeclaredValuesMayChange(t *testing.T) {
+	app := newPolyglot()
+	app.put("/drink", "en=tea, de=Tee, fr=the")
+	namespace := scales.Namespace(redistest.Namespace(t))
+	s := start(t, redistest.Shared(t), app, setup{
+		idle: true, cache: []scales.CacheOption{namespace, scales.Vary("Accept-Language", "en", "de")}, fill: []string{"/drink"},
+	})
+	later := start(t, redistest.Shared(t), app, setup{idle: true, cache: []scales.CacheOption{namespace, scales.Vary("Accept-Language", "fr", "en")}})
+	for _, server := range []*system{s, later} {
+		server.in("de", "/drink").is(t, 200, "Tee")
+		server.in("fr", "/drink").is(t, 200, "tea")
+	}
+	must(later.worker.Fill(context.Background(), scales.Keys("/drink"), scales.FillAnew()))(t)
+	later.in("de", "/drink").is(t, 200, "the")
+	later.in("en", "/drink").is(t, 200, "tea")
+	later.in("fr", "/drink").is(t, 200, "the")
 }

@@ -30,7 +30,7 @@ func RemoveHopByHop(h http.Header) {
 		}
 	}
 	remove(h, func(name string) bool {
-		if isHopByHop(name) {
+		if IsHopByHop(name) {
 			return true
 		}
 		for _, option := range nominated {
@@ -42,7 +42,9 @@ func RemoveHopByHop(h http.Header) {
 	})
 }
 
-func isHopByHop(name string) bool {
+// IsHopByHop says whether a field, whose name is canonical, is about one
+// connection, or for a proxy.
+func IsHopByHop(name string) bool {
 	switch name {
 	case "Connection", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Http2-Settings",
 		"Proxy-Authenticate", "Proxy-Authorization", "Proxy-Authentication-Info":

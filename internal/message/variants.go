@@ -70,7 +70,7 @@ func appendVariants(dst []byte, e *Entry, ticket string) ([]byte, error) {
 
 // checkVary checks what tells the variants apart, and how many they are.
 func checkVary(fields variant.Fields, variants int) error {
-	if err := fields.Check(); err != nil {
+	if err := fields.CheckForm(); err != nil {
 		return err
 	}
 	if len(fields) == 0 || fields.Count() != variants {

@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/itscales/scales/internal/coding"
@@ -15,8 +15,6 @@ import (
 	"github.com/itscales/scales/internal/invoke"
 	"github.com/itscales/scales/internal/message"
 	"github.com/itscales/scales/internal/partition"
-	"github.com/itscales/scales/internal/representation"
-	"github.com/itscales/scales/internal/variant"
 )
 
 // An asking says how the application is asked for a key.
@@ -43,7 +41,7 @@ type answer struct {
 // or a refusal. When ctx ends first, that is the failure.
 func (r *Renderer) ask(ctx context.Context, due partition.Due, how asking) (partition.Operation, Result) {
 	op := partition.Operation{Key: due.Key, Position: due.Position, Cause: due.Cause}
-	a := r.askAllVariants(ctx, due.Key, how)
+	a := r.survey(ctx, due.Key, how)
 	if a.verdict == field.Store {
 		a.entry.Ticket, a.entry.Job, a.entry.Why = due.Ticket, due.Cause.Job, due.Cause.Why
 		value, err := message.AppendEntry(nil, a.entry)
@@ -71,103 +69,21 @@ func failure(format string, args ...any) answer {
 	return answer{verdict: field.Retry, reason: fmt.Sprintf(format, args...)}
 }
 
-// askAllVariants asks for the first variant of a key, and then for those among which the answers say that fields select. So
-// one that does not depend on any field is asked for once.
-func (r *Renderer) askAllVariants(ctx context.Context, key string, how asking) answer {
-	declared := r.config.Vary
-	if len(declared) == 0 {
-		return r.askVariant(ctx, key, 0, how)
-	}
-	selecting := make([]bool, len(declared))
-	answers := make([]*answer, declared.Count())
-	for {
-		fields, numbers := declared.Within(selecting)
-		var missing []int
-		for _, n := range numbers {
-			if answers[n] == nil {
-				missing = append(missing, n)
-			}
-		}
-		if len(missing) == 0 {
-			all := make([]answer, len(numbers))
-			for i, n := range numbers {
-				all[i] = *answers[n]
-			}
-			return r.join(fields, all)
-		}
-		each(missing, func(n int) {
-			a := r.askVariant(ctx, key, n, how)
-			answers[n] = &a
-		})
-		for _, n := range missing {
-			a := answers[n]
-			if a.verdict == field.Retry || a.verdict == field.Refuse {
-				if n > 0 {
-					a.reason += " (" + declared.String(n) + ")"
-				}
-				return *a
-			}
-			for _, name := range a.selecting {
-				if i := declared.Index(name); i >= 0 {
-					selecting[i] = true
-				}
-			}
-		}
-	}
-}
-
-// join makes one answer of those for all variants, each to be stored or that there is no such resource.
-func (r *Renderer) join(fields variant.Fields, answers []answer) answer {
-	joined := answer{verdict: field.Destroy, entry: &message.Entry{Vary: fields, Variants: make([]*message.Entry, len(answers))}}
-	names := make([]string, len(fields))
-	for i, f := range fields {
-		names[i] = f.Name
-	}
-	size := 0
-	for i, a := range answers {
-		if a.verdict != field.Store {
-			continue
-		}
-		if len(names) > 0 {
-			field.Merge(a.entry.Header, http.Header{"Vary": names}) // each has to say it, for caches on the way
-		}
-		joined.verdict, joined.entry.Variants[i] = field.Store, a.entry
-		for _, group := range a.groups {
-			if !slices.Contains(joined.groups, group) {
-				joined.groups = append(joined.groups, group)
-			}
-		}
-		size += len(a.entry.Body)
-	}
-	switch {
-	case joined.verdict == field.Destroy:
-		return answers[0]
-	case len(answers) == 1:
-		return answers[0]
-	case size > r.config.MaxEntry:
-		return answer{verdict: field.Refuse, reason: tooLarge(r.config.MaxEntry) + " in all its variants"}
-	}
-	return joined
-}
-
-// askVariant asks for one variant of a key, when there is a slot.
-func (r *Renderer) askVariant(ctx context.Context, key string, number int, how asking) answer {
-	if err := r.takeSlot(ctx, how.at, how.patience); err != nil {
-		return failure("%v", err)
-	}
-	got, err := r.call(ctx, key, number)
+// askVariant asks for one variant of a key, with a slot that the caller has taken. Where the handler does not return in time
+// it keeps the slot until it does: then kept is true.
+func (r *Renderer) askVariant(ctx context.Context, key string, number int) (a answer, kept bool) {
+	got, kept, err := r.call(ctx, key, number)
 	switch {
 	case err != nil:
-		return failure("%v", err)
+		return failure("%v", err), kept
 	case got.Panic != nil:
 		r.config.Logger.Error("scales: the application panicked in a render", "key", key, "panic", got.Panic, "stack", string(got.Stack))
-		return failure("panic: %v", got.Panic)
+		return failure("panic: %v", got.Panic), false
 	case got.Aborted:
-		return failure("the handler aborted")
+		return failure("the handler aborted"), false
 	case got.Short:
-		return failure("fewer bytes than its Content-Length declares")
+		return failure("fewer bytes than its Content-Length declares"), false
 	}
-	var a answer
 	a.selecting, _ = field.Selecting(got.Header)
 	a.verdict, a.reason = field.Storable(got.Status, got.Header, r.declared...)
 	if a.verdict == field.Store && got.TooLarge {
@@ -176,35 +92,12 @@ func (r *Renderer) askVariant(ctx context.Context, key string, number int, how a
 	if a.verdict == field.Store {
 		got.Body, a.verdict, a.reason = r.decode(got.Header, got.Body)
 	}
-	if a.verdict != field.Store {
-		return a
+	if a.verdict == field.Store {
+		field.Strip(got.Header)
+		a.groups = r.groupsOf(key, got.Header)
+		a.entry = &message.Entry{Status: got.Status, Header: got.Header, Body: got.Body}
 	}
-	field.Strip(got.Header)
-	a.groups = r.groupsOf(key, got.Header)
-	a.entry = &message.Entry{Status: got.Status, Header: got.Header, Body: got.Body}
-	representation.Complete(a.entry, how.codings)
-	return a
-}
-
-// takeSlot waits for a slot, which call gives back.
-func (r *Renderer) takeSlot(ctx context.Context, at int, patience time.Duration) error {
-	turn := r.slots.take(at)
-	var timeout <-chan time.Time
-	if patience > 0 {
-		timer := time.NewTimer(patience)
-		defer timer.Stop()
-		timeout = timer.C
-	}
-	select {
-	case <-turn.granted:
-		return nil
-	case <-timeout:
-		r.slots.leave(turn)
-		return fmt.Errorf("no slot for a render within %v (options RenderConcurrency, RenderTimeout)", patience)
-	case <-ctx.Done():
-		r.slots.leave(turn)
-		return context.Cause(ctx)
-	}
+	return a, false
 }
 
 // tombstone returns what is left of a key that was rendered in vain.
@@ -231,9 +124,9 @@ func tooLarge(limit int) string {
 	return "over " + strconv.Itoa(limit) + " bytes (option MaxEntrySize)"
 }
 
-// call asks the application for a variant of a key, with a slot that the caller has taken. It gives up when ctx ends or the time is
-// over, and its slot stays taken until the handler returns: handlers that ignore their context do not pile up.
-func (r *Renderer) call(ctx context.Context, key string, number int) (invoke.Result, error) {
+// call asks the application for a variant of a key. It gives up when ctx ends; kept is true if the handler has not returned
+// then. The slot of the caller stays taken until it does, so handlers that ignore their context do not pile up.
+func (r *Renderer) call(ctx context.Context, key string, number int) (result invoke.Result, kept bool, err error) {
 	host, target := r.config.Rules.Target(key)
 	if host == "" {
 		host = r.config.Origin.Host
@@ -243,32 +136,30 @@ func (r *Renderer) call(ctx context.Context, key string, number int) (invoke.Res
 		Server: r.config.Server, Header: http.Header{"Accept": {"*/*"}},
 	}
 	r.config.Vary.Set(call.Header, number)
-	timed, cancel := context.WithTimeout(r.config.Mark(ctx), r.config.Timeout)
-	defer cancel()
-	request, err := call.Request(timed)
+	request, err := call.Request(ctx)
 	if err != nil {
-		r.slots.give()
-		return invoke.Result{}, err
+		return invoke.Result{}, false, err
+	}
+	if ctx.Err() != nil {
+		return invoke.Result{}, false, context.Cause(ctx)
 	}
 	answered := make(chan invoke.Result, 1)
+	var over atomic.Bool // for one of two: the handler has returned, or the caller waits no longer
 	go func() {
-		defer r.slots.give()
 		answered <- invoke.Serve(r.config.App, request, int64(r.config.MaxEntry))
+		if over.Swap(true) {
+			r.slots.give()
+		}
 	}()
 	select {
 	case answer := <-answered:
-		if timed.Err() == nil {
-			return answer, nil // a handler that its context has cut short may answer with anything
+		if ctx.Err() == nil {
+			return answer, false, nil // a handler that its context has cut short may answer with anything
 		}
-	case <-timed.Done():
+	case <-ctx.Done():
+		kept = !over.Swap(true)
 	}
-	switch {
-	case r.stopped.Err() != nil:
-		return invoke.Result{}, errClosed
-	case ctx.Err() != nil:
-		return invoke.Result{}, context.Cause(ctx)
-	}
-	return invoke.Result{}, fmt.Errorf("no answer within %v (option RenderTimeout)", r.config.Timeout)
+	return invoke.Result{}, kept, context.Cause(ctx)
 }
 
 // decode takes a content coding off a body: entries are stored without one.

@@ -37,6 +37,9 @@ type page struct {
 	shared map[string]int // the version of every group at that moment
 }
 
+// varies says whether the page is different for other clients at that version, or might be.
+func (p page) varies() bool { return p.version%4 == 3 }
+
 // application is the store behind a handler, and the truth about a history. It is safe for concurrent use.
 type application struct {
 	mu        sync.Mutex

@@ -79,6 +79,7 @@ type verdict struct {
 // counts say how much histories have tried.
 type counts struct {
 	renders     int // that were begun
+	variants    int // other than the first that were asked for
 	memberReads int // of members of a group that had to show a change of it
 	crashes     int
 	markCrashes int // of them while a group was being marked, or just then
@@ -93,6 +94,7 @@ type counts struct {
 
 func (c *counts) add(more counts) {
 	c.renders += more.renders
+	c.variants += more.variants
 	c.memberReads += more.memberReads
 	c.crashes += more.crashes
 	c.markCrashes += more.markCrashes
@@ -105,10 +107,10 @@ func (c *counts) add(more counts) {
 }
 
 func (c counts) String() string {
-	return fmt.Sprintf("%d renders, %d reads of members of groups that had changed, "+
+	return fmt.Sprintf("%d renders, %d further variants, %d reads of members of groups that had changed, "+
 		"%d crashes, %d of them in the change of a group and %d in a walk; "+
 		"verifies of %d keys with %d looks, %d unsettled, %d true reports of pages that nobody had named, %d repairs",
-		c.renders, c.memberReads, c.crashes, c.markCrashes, c.walkCrashes, c.compared, c.looks, c.unsettled, c.reports, c.repairs)
+		c.renders, c.variants, c.memberReads, c.crashes, c.markCrashes, c.walkCrashes, c.compared, c.looks, c.unsettled, c.reports, c.repairs)
 }
 
 func (v *verdict) holds() bool { return len(v.drift)+len(v.stale)+len(v.wrong) == 0 && v.err == nil }

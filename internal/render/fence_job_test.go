@@ -177,8 +177,10 @@ func (h *history) tell(ctx context.Context, d *dice, p *process, j *job, c chang
 // represent makes an operation that stores one that stores, or destroys, what was read. False means that this is nothing
 // to be pushed.
 func (h *history) represent(op *partition.Operation, read page) bool {
-	switch read.state {
-	case live:
+	switch {
+	case read.state == live && read.varies():
+		return false // what is pushed has no variants
+	case read.state == live:
 		answer := httptest.NewRecorder() // it has the fields that a render stores
 		h.app.answer(answer, op.Key, read)
 		entry := message.Entry{Ticket: op.Ticket, Status: answer.Code, Header: answer.Result().Header, Body: answer.Body.Bytes()}
@@ -188,7 +190,7 @@ func (h *history) represent(op *partition.Operation, read page) bool {
 			h.fail("make an entry: %w", err)
 		}
 		op.Value, op.Groups = string(value), read.groups
-	case gone:
+	case read.state == gone:
 		op.Kind = map[partition.Kind]partition.Kind{
 			partition.OpPut: partition.OpDrop, partition.OpPush: partition.OpRemove, partition.OpOverwrite: partition.OpErase,
 		}[op.Kind]

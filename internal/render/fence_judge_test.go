@@ -3,7 +3,9 @@ package render_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -16,6 +18,7 @@ import (
 type shown struct {
 	page         // of the application, if it shows one
 	nothing bool // nothing, or a tombstone
+	partly  bool // some of its variants are missing
 	odd     string
 }
 
@@ -41,11 +44,33 @@ func (h *history) decode(key, value string) shown {
 	if entry.Gone {
 		return shown{nothing: true}
 	}
-	page, ok := h.app.shows(key, string(entry.Body))
-	if !ok || entry.Status != http.StatusOK {
-		return shown{odd: fmt.Sprintf("status %d and %q, which the application never answered", entry.Status, entry.Body)}
+	representations := entry.Representations()
+	s := shown{partly: len(representations) < len(entry.Variants)}
+	for i, one := range representations {
+		page, ok := h.app.shows(key, string(one.Body))
+		if !ok || one.Status != http.StatusOK {
+			return shown{odd: fmt.Sprintf("status %d and %q, which the application never answered", one.Status, one.Body)}
+		}
+		if i == 0 {
+			s.page = page
+		} else {
+			s.page = s.page.together(page)
+		}
 	}
-	return shown{page: page}
+	return s
+}
+
+// together returns what two variants of a page show at least, in the groups of both.
+func (p page) together(other page) page {
+	least := page{p.resource, maps.Clone(p.shared)}
+	if other.version < p.version {
+		least.resource = other.resource
+	}
+	for group, version := range other.shared {
+		least.shared[group] = min(version, least.shared[group])
+	}
+	least.groups = slices.Compact(slices.Sorted(slices.Values(slices.Concat(p.groups, other.groups))))
+	return least
 }
 
 // checkReply checks, after a job was replied to, that the cache shows a key as it was at a moment, or later: with its
@@ -62,8 +87,8 @@ func (h *history) checkReply(ctx context.Context, j *job, key string, least page
 	now := h.app.look(key)
 	switch {
 	case s.odd != "":
-	case s.nothing && now.absent < least.version:
-		s.odd = "nothing"
+	case (s.nothing || s.partly) && now.absent < least.version:
+		s.odd = "nothing, or lacks a variant"
 	case !s.nothing && s.version < least.version:
 		s.odd = fmt.Sprintf("version %d", s.version)
 	default:
@@ -147,6 +172,8 @@ func (h *history) compare(key string, s shown, is page) string {
 		return fmt.Sprintf("shows nothing, the application is at version %d", is.version)
 	case s.nothing:
 		return ""
+	case s.partly:
+		return "lacks a variant"
 	case is.state != live:
 		return fmt.Sprintf("shows version %d, the application has nothing since version %d", s.version, is.version)
 	case h.app.body(key, s.page) != h.app.body(key, is):

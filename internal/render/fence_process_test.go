@@ -18,6 +18,7 @@ import (
 	"github.com/itscales/scales/internal/outage"
 	"github.com/itscales/scales/internal/partition"
 	"github.com/itscales/scales/internal/render"
+	"github.com/itscales/scales/internal/variant"
 )
 
 // dice draw from the seed of a history. They are safe for concurrent use.
@@ -76,7 +77,7 @@ func newProcess(h *history, number int) *process {
 	p.renderer = render.New(render.Config{
 		Store: p.store, App: http.HandlerFunc(p.serve), Rules: &canonical.Rules{}, Origin: &url.URL{Scheme: "http", Host: "localhost"},
 		Server: &http.Server{}, Mark: func(ctx context.Context) context.Context { return ctx },
-		Limit: 4, GroupLimit: p.groupLimit, Timeout: timeout, MaxEntry: 1 << 10, Lease: config.ClaimLease, Retry: config.ClaimLease / 2,
+		Vary: variant.Fields{{Name: "X-Variant", Values: []string{"", "other"}}}, Limit: 4, GroupLimit: p.groupLimit, Timeout: timeout, MaxEntry: 1 << 10, Lease: config.ClaimLease, Retry: config.ClaimLease / 2,
 		Logger: slog.New(slog.DiscardHandler), Outage: outage.New(slog.New(slog.DiscardHandler), "Redis"), Pause: p.at,
 	})
 	tending, untend := context.WithCancel(context.Background())
@@ -111,6 +112,12 @@ func (p *process) serve(w http.ResponseWriter, r *http.Request) {
 		return // as handlers do when nobody listens any more
 	}
 	p.history.note("process %d: the application answers %s of version %d, state %d", p.number, key, was.version, was.state)
+	if was.varies() {
+		w.Header().Set("Vary", "X-Variant")
+		if r.Header.Get("X-Variant") != "" {
+			p.history.count(counts{variants: 1})
+		}
+	}
 	p.history.app.answer(w, key, was)
 }
 

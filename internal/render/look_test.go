@@ -22,18 +22,22 @@ import (
 )
 
 // looker returns a renderer with one slot that nothing runs in the background, around an application.
-func looker(t *testing.T, rdb redis.UniversalClient, app http.HandlerFunc) (*render.Renderer, *partition.Store) {
+func looker(t *testing.T, rdb redis.UniversalClient, app http.HandlerFunc, change ...func(*render.Config)) (*render.Renderer, *partition.Store) {
 	t.Helper()
 	store := partition.New(partition.Config{
 		Client: rdb, Namespace: redistest.Namespace(t), Partitions: 1, TombstoneLife: time.Minute, ClaimLease: time.Minute, LogLength: 1000,
 		MaxEntries: 1000, Timeout: 5 * time.Second,
 	})
-	r := render.New(render.Config{
+	config := render.Config{
 		Store: store, App: app, Rules: &canonical.Rules{QueryAll: true}, Origin: &url.URL{Scheme: "https", Host: "example.com"},
 		Server: &http.Server{}, Mark: func(ctx context.Context) context.Context { return context.WithValue(ctx, marked{}, true) },
 		Limit: 1, Timeout: time.Minute, MaxEntry: 1 << 10, Lease: time.Minute, Retry: time.Second,
 		Logger: slog.New(slog.DiscardHandler), Outage: outage.New(slog.New(slog.DiscardHandler), "Redis"),
-	})
+	}
+	for _, c := range change {
+		c(&config)
+	}
+	r := render.New(config)
 	t.Cleanup(func() {
 		r.Close()
 		store.Close()

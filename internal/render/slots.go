@@ -52,6 +52,17 @@ func (s *slots) take(at int) *turn {
 	return t
 }
 
+// try takes a slot that is free. Nobody waits then.
+func (s *slots) try() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.free == 0 {
+		return false
+	}
+	s.free--
+	return true
+}
+
 // leave gives up a turn, which may have been granted just now.
 func (s *slots) leave(t *turn) {
 	s.mu.Lock()

@@ -2,6 +2,7 @@ package representation
 
 import (
 	"net/http"
+	"strconv"
 
 	"github.com/itscales/scales/internal/coding"
 	"github.com/itscales/scales/internal/field"
@@ -22,36 +23,74 @@ func Complete(e *message.Entry, encoder *coding.Encoder) {
 	}
 }
 
-// Of returns the representation of an entry that is no tombstone, or all of them: Select says which one a request gets. It
-// keeps the bodies of the entry, which must not change any more.
+// Of returns the representation of an entry that is no tombstone, or all of them. It keeps the bodies of the entry, which must
+// not change any more.
 func Of(e *message.Entry) *Representation {
+	return of(e, func(int) bool { return true })
+}
+
+// OfSelected is Of for one request only: it has what a request with this header selects.
+func OfSelected(e *message.Entry, header http.Header) *Representation {
+	selected := 0
+	if len(e.Vary) > 0 {
+		selected = variant.SelectorOf(e.Vary).Select(header)
+	}
+	return of(e, func(i int) bool { return i == selected })
+}
+
+func of(e *message.Entry, wanted func(variant int) bool) *Representation {
 	if len(e.Vary) == 0 {
 		return New(Source{Status: e.Status, Header: e.Header, Body: e.Body, Codings: e.Codings})
 	}
 	v := &variants{selector: variant.SelectorOf(e.Vary), all: make([]*Representation, len(e.Variants))}
+	for _, f := range e.Vary {
+		v.names = append(v.names, f.Name)
+	}
 	for i, one := range e.Variants {
-		if one != nil {
-			v.all[i] = Of(one)
+		if one == nil || !wanted(i) {
+			continue
 		}
+		source := Source{Status: one.Status, Header: one.Header, Body: one.Body, Codings: one.Codings}
+		if i > 0 && sharesTag(e.Variants, i) {
+			source.TagSuffix = variantSuffix + strconv.Itoa(i)
+		}
+		v.all[i] = New(source)
 	}
 	return &Representation{variants: v}
+}
+
+// sharesTag reports whether another variant has the same entity tag, which is then one that the application has set.
+func sharesTag(variants []*message.Entry, i int) bool {
+	tag := entityTag(variants[i].Header)
+	for j, other := range variants {
+		if j != i && other != nil && tag != "" && entityTag(other.Header) == tag {
+			return true
+		}
+	}
+	return false
 }
 
 // variants are the representations of a resource, nil where it has none.
 type variants struct {
 	selector *variant.Selector
+	names    []string // of the fields that select
 	all      []*Representation
 }
 
-// Select returns the representation that a request with this header gets: the only one, or one of the variants. It is nil
-// where the application has none for such a request. What it returns can be served.
-func (r *Representation) Select(header http.Header) *Representation {
-	if r.variants == nil {
-		return r
+// Answer answers a GET or HEAD request with the representation that it selects: the only one, or one of the variants; see
+// Serve. It is false, and nothing was answered, where there is none for such a request; Vary is set then.
+func (r *Representation) Answer(w http.ResponseWriter, req *http.Request, note Note) bool {
+	if v := r.variants; v != nil {
+		if r = v.all[v.selector.Select(req.Header)]; r == nil {
+			field.Merge(w.Header(), http.Header{"Vary": v.names})
+			return false
+		}
 	}
-	return r.variants.all[r.variants.selector.Select(header)]
+	r.Serve(w, req, note)
+	return true
 }
 
+// size returns the number of bytes of memory that variants hold, in the unit of Size.
 func (v *variants) size() int {
 	const overhead, pointerSize = 128, 8
 	size := overhead + pointerSize*len(v.all)

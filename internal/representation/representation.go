@@ -29,6 +29,10 @@ type Source struct {
 	// Body is the content without a coding.
 	Body []byte
 
+	// TagSuffix tells the Etag from that of another variant that the application has given the same one: what comes behind it,
+	// "--variant-3". TakeSuffixes takes it off again.
+	TagSuffix string
+
 	// Codings are codings of Body that are stored with it. Those that package coding doesn't make are left out.
 	Codings []coding.Coding
 }
@@ -75,7 +79,7 @@ var (
 // and copies what else it needs, so that the header may be a part of something larger.
 func New(source Source) *Representation {
 	r := &Representation{body: source.Body, codings: codedBodies(source.Codings), modified: noDate}
-	tag := entityTag(source.Header)
+	tag := addSuffix(entityTag(source.Header), source.TagSuffix)
 	plan := planOf(source, len(r.codings) > 0, tag != "")
 	r.shape = shapes.find(plan)
 	r.values = r.ownValues(plan.own, tag)
@@ -112,7 +116,7 @@ func (r *Representation) ownValues(own []fieldValues, tag string) []string {
 	values := make([]string, 0, count)
 	values = append(values, strconv.Itoa(len(r.body)), tag)
 	for _, c := range r.codings {
-		values = append(values, strconv.Itoa(len(c.body)), addSuffix(tag, c.coding))
+		values = append(values, strconv.Itoa(len(c.body)), addSuffix(tag, suffixes[c.coding]))
 	}
 	for _, f := range own {
 		values = append(values, f.values...)

@@ -7,7 +7,10 @@ import (
 	"hash"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
+
+	"github.com/itscales/scales/internal/variant"
 )
 
 // Tag returns a strong entity tag for an answer that has none of its own, or "" for a status other than 200 and 203, where
@@ -67,7 +70,7 @@ func writeText(digest hash.Hash, s string) {
 	digest.Write([]byte(s))
 }
 
-// TakeSuffixes takes the suffixes of codings off the entity tags in If-Match, If-None-Match and If-Range, for a request
+// TakeSuffixes takes the suffixes of codings and of variants off the entity tags in If-Match, If-None-Match and If-Range, for a request
 // that goes to the application: it knows only the tags that it has set itself. The slices of values are replaced, not
 // written to.
 func TakeSuffixes(header http.Header) {
@@ -110,7 +113,7 @@ func takeSuffixes(value string) string {
 				break
 			}
 		}
-		result.WriteString(rest[:start] + opaque + `"`)
+		result.WriteString(rest[:start] + cutVariant(opaque) + `"`)
 		rest = after
 	}
 	return result.String() + rest
@@ -128,12 +131,28 @@ func entityTag(header http.Header) string {
 	return values[0]
 }
 
-// addSuffix returns the entity tag of a coding: "v--br" for "v".
-func addSuffix(tag string, number codingNumber) string {
+// addSuffix returns an entity tag with a suffix: "v--br" for "v".
+func addSuffix(tag, suffix string) string {
 	if tag == "" {
 		return ""
 	}
-	return tag[:len(tag)-1] + suffixes[number] + `"`
+	return tag[:len(tag)-1] + suffix + `"`
+}
+
+// variantSuffix, and the number of a variant, tell entity tags of variants apart that the application has not.
+const variantSuffix = "--variant-"
+
+// cutVariant takes the suffix of a variant off the text of an entity tag.
+func cutVariant(opaque string) string {
+	end := strings.LastIndex(opaque, variantSuffix)
+	if end < 0 {
+		return opaque
+	}
+	number, err := strconv.Atoi(opaque[end+len(variantSuffix):])
+	if err != nil || number < 1 || number >= variant.Max || opaque[end:] != variantSuffix+strconv.Itoa(number) {
+		return opaque
+	}
+	return opaque[:end]
 }
 
 // scanTag returns the entity tag that s begins with, and what follows it (RFC 9110 §8.8.3).

@@ -69,6 +69,8 @@ func TestSuffixesAreTakenOffForTheApplication(t *testing.T) {
 		{`"v"`, `"v"`},
 		{`"--br"`, `""`},
 		{`"v--br--br"`, `"v--br"`},
+		{`"v--variant-3", W/"v--variant-12--br"`, `"v", W/"v"`},
+		{`"v--variant-0", "v--variant-64", "v--variant-03", "v--variant-", "v--variant-+3"`, `"v--variant-0", "v--variant-64", "v--variant-03", "v--variant-", "v--variant-+3"`},
 		{`"v--deflate", "v--brr", "v-br", "--br--"`, `"v--deflate", "v--brr", "v-br", "--br--"`},
 		{`"a,b--br"`, `"a,b"`},
 		{`*`, `*`},
@@ -107,8 +109,8 @@ func FuzzTakeSuffixes(f *testing.F) {
 		source.Header["Etag"] = []string{tag}
 		name := []string{"br", "zstd", "gzip"}[which%3]
 		got := ask(source, "GET", fields("Accept-Encoding", name)).Header.Get("Etag")
-		if got == "" {
-			return // it is no tag
+		if got == "" || strings.Contains(opaque, "--variant-") {
+			return // it is no tag, or one that loses its end
 		}
 		if !strings.HasSuffix(got, "--"+name+`"`) {
 			t.Errorf("%s became %s", tag, got)

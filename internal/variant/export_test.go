@@ -1,4 +1,7 @@
 package variant
 
-// Remembered returns how many values of its first field a selector remembers.
-func Remembered(s *Selector) int { return len(*s.fields[0].known.Load()) }
+// Remembers reports whether what a value of the first field selects is remembered.
+func Remembers(s *Selector, value string) bool {
+	_, ok := s.fields[0].found.recall(value)
+	return ok
+}

@@ -1,14 +1,11 @@
 package variant
 
 import (
-	"maps"
+	"hash/maphash"
 	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
-
-	"github.com/itscales/scales/internal/field"
-	"golang.org/x/text/language"
 )
 
 // A Selector finds the variant that a request selects. It is safe for concurrent use.
@@ -20,16 +17,14 @@ type chooser struct {
 	values []string
 	absent int                    // which one a request without the field gets
 	choose func(value string) int // which one fits a value of the field; nil compares
-
-	// What was found before. It is replaced, not changed, so that to look there takes no lock.
-	learning sync.Mutex
-	known    atomic.Pointer[map[string]int]
+	found  memory
 }
 
-// A client says what is remembered, so it is not much, and what is longer than maxValue bytes asks for nothing.
+// A client says what is looked at, so it is not much: what is longer than maxValue bytes asks for nothing, and of a list only
+// the first members count.
 const (
-	maxKnown = 256
-	maxValue = 1024
+	maxValue   = 1024
+	maxMembers = 32
 )
 
 // selectors are shared by all entries that vary in the same way.
@@ -74,18 +69,19 @@ func newChooser(f Field) *chooser {
 			c.absent = i
 		}
 	}
-	switch f.Name {
-	case "Accept-Language":
-		c.choose = languages(f.Values)
-	case "Accept":
-		c.choose = mediaTypes(f.Values)
+	if f.checkMeaning() == nil {
+		switch f.Name {
+		case "Accept-Language":
+			c.choose = languages(f.Values)
+		case "Accept":
+			c.choose = mediaTypes(f.Values)
+		}
 	}
-	c.known.Store(new(map[string]int))
 	return c
 }
 
 // Select returns the number of the variant that a request selects. For a field that asks for nothing that there is, that is
-// the first value. It takes no lock and allocates nothing for values that it has seen before.
+// the first value. It takes no lock, and allocates nothing for values that it remembers: the latest ones.
 func (s *Selector) Select(header http.Header) int {
 	variant := 0
 	for _, c := range s.fields {
@@ -117,121 +113,38 @@ func (c *chooser) indexOf(value string) int {
 	if len(value) > maxValue {
 		return 0
 	}
-	if i, ok := (*c.known.Load())[value]; ok {
-		return i
+	i, ok := c.found.recall(value)
+	if !ok {
+		i = c.choose(value)
+		c.found.keep(value, i)
 	}
-	i := c.choose(value)
-	c.learn(value, i)
 	return i
 }
 
-func (c *chooser) learn(value string, i int) {
-	c.learning.Lock()
-	defer c.learning.Unlock()
-	known := *c.known.Load()
-	if len(known) >= maxKnown {
-		return
-	}
-	more := make(map[string]int, len(known)+1)
-	maps.Copy(more, known)
-	more[strings.Clone(value)] = i
-	c.known.Store(&more)
+// A memory has what was found for values. Where two of them have the same place, the later one has it: however many values
+// clients make up, it stays as small as it is, and what many send comes back.
+type memory struct {
+	places [256]atomic.Pointer[memorized]
 }
 
-// languages chooses among language tags by Accept-Language (RFC 9110 §12.5.4), with what Unicode knows about languages: who
-// asks for Austrian German gets German.
-func languages(values []string) func(string) int {
-	tags := make([]language.Tag, len(values))
-	for i, value := range values {
-		var err error
-		if tags[i], err = language.Parse(value); err != nil {
-			return nil
-		}
-	}
-	matcher := language.NewMatcher(tags)
-	return func(value string) int {
-		_, i := language.MatchStrings(matcher, value)
-		return i
-	}
+type memorized struct {
+	value string
+	index int
 }
 
-const anyType = "*/*"
+var seed = maphash.MakeSeed()
 
-// mediaTypes chooses among media types by Accept (RFC 9110 §12.5.1): the one with the highest weight, and of several the one
-// that is named most precisely. The weight of "*/*", which is what an application answers that is asked for nothing in
-// particular, is that of whatever the request accepts most.
-func mediaTypes(values []string) func(string) int {
-	for _, value := range values {
-		if _, err := parseMediaType(value); err != nil {
-			return nil
-		}
-	}
-	return func(accept string) int {
-		ranges := parseAccept(accept)
-		best, highest := 0, mediaRange{}
-		for i, value := range values {
-			r := weigh(ranges, value)
-			if r.weight > highest.weight || r.weight == highest.weight && r.weight > 0 && r.precision > highest.precision {
-				best, highest = i, r
-			}
-		}
-		return best
-	}
+func (m *memory) place(value string) *atomic.Pointer[memorized] {
+	return &m.places[maphash.String(seed, value)%uint64(len(m.places))]
 }
 
-// weigh returns the range that says how welcome a media type is, a zero one if none does.
-func weigh(ranges []mediaRange, value string) (most mediaRange) {
-	found := false
-	for _, r := range ranges {
-		switch {
-		case value == anyType:
-			if r.weight > most.weight {
-				most = mediaRange{weight: r.weight}
-			}
-		case r.covers(value) && (!found || r.precision > most.precision):
-			most, found = r, true
-		}
+func (m *memory) recall(value string) (int, bool) {
+	if known := m.place(value).Load(); known != nil && known.value == value {
+		return known.index, true
 	}
-	return most
+	return 0, false
 }
 
-// A mediaRange is a member of Accept.
-type mediaRange struct {
-	name      string
-	precision int // 0 for "*/*", 1 for "text/*", 2 for "text/html"
-	weight    field.Weight
-}
-
-func (r mediaRange) covers(value string) bool {
-	switch r.precision {
-	case 0:
-		return true
-	case 1:
-		return len(value) > len(r.name) && strings.EqualFold(value[:len(r.name)], r.name)
-	}
-	return strings.EqualFold(value, r.name)
-}
-
-// parseAccept reads a value of Accept. Members that are malformed are left out. Parameters of media types do not count.
-func parseAccept(value string) (ranges []mediaRange) {
-	members, _ := field.Elements([]string{value})
-	for _, member := range members {
-		name, parameters, _ := strings.Cut(member, ";")
-		r := mediaRange{name: strings.TrimSpace(name), precision: 2, weight: field.FullWeight}
-		switch major, minor, ok := strings.Cut(r.name, "/"); {
-		case !ok || major == "" || minor == "":
-			continue
-		case r.name == anyType:
-			r.precision = 0
-		case minor == "*":
-			r.name, r.precision = strings.TrimSuffix(r.name, "*"), 1
-		}
-		for parameter := range strings.SplitSeq(parameters, ";") {
-			if q := field.ParseWeight(strings.TrimSpace(parameter)); q >= 0 {
-				r.weight = q
-			}
-		}
-		ranges = append(ranges, r)
-	}
-	return ranges
+func (m *memory) keep(value string, index int) {
+	m.place(value).Store(&memorized{strings.Clone(value), index})
 }

@@ -34,9 +34,19 @@ var ErrInvalid = errors.New("invalid variants")
 
 // Check reports whether an application can be asked with each of the values, and whether requests can select among them.
 func (fs Fields) Check() error {
+	for _, f := range fs {
+		if err := f.checkMeaning(); err != nil {
+			return fmt.Errorf("%w: %w", ErrInvalid, err)
+		}
+	}
+	return fs.CheckForm()
+}
+
+// CheckForm is Check for what somebody else has written: it does not ask whether the values mean something.
+func (fs Fields) CheckForm() error {
 	count := 1
 	for i, f := range fs {
-		if err := f.check(); err != nil {
+		if err := f.checkForm(); err != nil {
 			return fmt.Errorf("%w: %w", ErrInvalid, err)
 		}
 		if slices.ContainsFunc(fs[:i], func(other Field) bool { return other.Name == f.Name }) {
@@ -49,12 +59,12 @@ func (fs Fields) Check() error {
 	return nil
 }
 
-func (f Field) check() error {
+func (f Field) checkForm() error {
 	switch {
 	case !field.IsName(f.Name) || f.Name != http.CanonicalHeaderKey(f.Name):
 		return fmt.Errorf("%q is not the name of a field in its canonical form", f.Name)
-	case forbidden[f.Name] != "":
-		return fmt.Errorf("%s %s", f.Name, forbidden[f.Name])
+	case unfit(f.Name) != "":
+		return fmt.Errorf("%s %s", f.Name, unfit(f.Name))
 	case len(f.Values) == 0:
 		return fmt.Errorf("%s without values", f.Name)
 	}
@@ -62,16 +72,7 @@ func (f Field) check() error {
 		if err := field.Valid(http.Header{f.Name: {value}}); err != nil {
 			return err
 		}
-		var err error
-		switch f.Name {
-		case "Accept-Language":
-			_, err = language.Parse(value)
-		case "Accept":
-			_, err = parseMediaType(value)
-		}
 		switch {
-		case err != nil:
-			return fmt.Errorf("%s: %q: %w", f.Name, value, err)
 		case value != strings.Trim(value, " \t"):
 			return fmt.Errorf("%s: %q begins or ends with white space", f.Name, value)
 		case slices.ContainsFunc(f.Values[:i], func(other string) bool { return strings.EqualFold(other, value) }):
@@ -81,38 +82,53 @@ func (f Field) check() error {
 	return nil
 }
 
-// forbidden says what speaks against fields that select.
-var forbidden = map[string]string{
-	"Cookie": ofOne, "Authorization": ofOne, "Proxy-Authorization": ofOne,
-	"Accept-Encoding":   "is negotiated among the codings that are stored anyway",
-	"Host":              "is a part of keys, if anything",
-	"Connection":        ofHop,
-	"Keep-Alive":        ofHop,
-	"Te":                ofHop,
-	"Transfer-Encoding": ofHop,
-	"Upgrade":           ofHop,
-	"Range":             ofPart, "If-Range": ofPart, "If-Match": ofPart, "If-None-Match": ofPart,
-	"If-Modified-Since": ofPart, "If-Unmodified-Since": ofPart,
+// checkMeaning checks that the values are what the name of the field promises.
+func (f Field) checkMeaning() error {
+	for _, value := range f.Values {
+		var err error
+		switch f.Name {
+		case "Accept-Language":
+			_, err = language.Parse(value)
+		case "Accept":
+			err = checkMediaType(value)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %q: %w", f.Name, value, err)
+		}
+	}
+	return nil
 }
 
-const (
-	ofOne  = "tells who asks, and what is stored is for everybody"
-	ofHop  = "is about a connection"
-	ofPart = "selects no representation"
-)
+// unfit says why nothing may be selected by a field; "" if it may.
+func unfit(name string) string {
+	switch name {
+	case "Cookie", "Authorization", "Proxy-Authorization":
+		return "tells who asks, and what is stored is for everybody"
+	case "Accept-Encoding":
+		return "is negotiated among the codings that are stored anyway"
+	case "Host":
+		return "is a part of keys, if anything (option Hosts)"
+	case "Range", "If-Range", "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since", "Expect", "Content-Length":
+		return "selects no representation"
+	}
+	if field.IsHopByHop(name) {
+		return "is about a connection"
+	}
+	return ""
+}
 
-// parseMediaType reads the name of a media type, or "*/*".
-func parseMediaType(value string) (string, error) {
+// checkMediaType checks that a value is the name of a media type, or "*/*".
+func checkMediaType(value string) error {
 	name, parameters, err := mime.ParseMediaType(value)
 	switch {
 	case err != nil:
-		return "", err
+		return err
 	case len(parameters) > 0:
-		return "", errors.New("a media type with parameters")
+		return errors.New("a media type with parameters")
 	case strings.Count(name, "/") != 1 || strings.Contains(name, "*") && name != anyType:
-		return "", errors.New("no media type")
+		return errors.New("no media type")
 	}
-	return name, nil
+	return nil
 }
 
 // Count returns how many variants there are; it is 1 without fields.

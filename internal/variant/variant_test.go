@@ -79,8 +79,17 @@ func TestRequestsSelect(t *testing.T) {
 		{"weights", languages, []string{"en;q=0.5, de;q=0.8"}, "de"},
 		{"two lines", languages, []string{"en;q=0.5", "de;q=0.8"}, "de"},
 		{"none that there is", languages, []string{"ja"}, "en"},
-		{"refused", languages, []string{"de;q=0, en"}, "en"},
+		{"refused", languages, []string{"de;q=0, de-AT, pt"}, "pt-BR"},
+		{"the first one is refused", languages, []string{"en;q=0, *"}, "de"},
+		{"all are refused", languages, []string{"*;q=0"}, "en"},
 		{"anything", languages, []string{"*"}, "en"},
+		{"anything else", languages, []string{"de;q=0.1, *"}, "en"},
+		{"rather than anything", languages, []string{"de, *;q=0.5"}, "de"},
+		{"anything but the first", languages, []string{"ja, *;q=0.5, en;q=0.1"}, "de"},
+		{"an unknown one before", languages, []string{"zz, de"}, "de"},
+		{"a malformed one after", languages, []string{"de, x!, ;q=1"}, "de"},
+		{"a malformed weight", languages, []string{"en;q=NaN, de;q=0.1, pt;q=1e30, en;q=;q"}, "de"},
+		{"an empty parameter", languages, []string{"pt;q=0.9;, de;q=0.1"}, "de"},
 		{"garbage", languages, []string{";;,,==\x01"}, "en"},
 		{"too long", languages, []string{"de, " + strings.Repeat("x-a, ", 1000)}, "en"},
 
@@ -103,9 +112,17 @@ func TestRequestsSelect(t *testing.T) {
 		{"excluded", types("text/html", "application/json"), []string{"application/json;q=0"}, "text/html"},
 		{"none that there is", types("text/html", "application/json"), []string{"image/png"}, "text/html"},
 		{"garbage", types("text/html", "application/json"), []string{`application, /json, "`}, "text/html"},
+		{"malformed weights", types("text/html", "application/json"), []string{"text/html;q=7, text/html;q=, text/html;q=NaN, application/json;q=0.1"}, "application/json"},
+		{"a weight in quotes", types("text/html", "application/json"), []string{`application/json;p=";q=0;", text/html;q=0.9`}, "application/json"},
+		{"another kind of it excluded", types("text/html", "application/json"), []string{"text/html;level=1;q=0, text/html;q=0.9, application/json;q=0.8"}, "text/html"},
 		{"anything", types("*/*", "application/json"), []string{"*/*"}, "*/*"},
 		{"something", types("*/*", "application/json"), []string{"image/png"}, "*/*"},
 		{"just that", types("*/*", "application/json"), []string{"application/json"}, "application/json"},
+		{"something or just that", types("*/*", "application/json"), []string{"text/html, application/json"}, "*/*"},
+		{"just that or something", types("*/*", "application/json"), []string{"text/html;q=0.9, application/json"}, "application/json"},
+		{"rather just that", types("*/*", "application/json"), []string{"application/json, */*;q=0.01"}, "application/json"},
+		{"just that, named", types("*/*", "application/json"), []string{"application/json, */*"}, "application/json"},
+		{"anything but that", types("*/*", "application/json"), []string{"application/json;q=0, */*;q=0.1"}, "*/*"},
 		{"a browser again", types("*/*", "application/json"), []string{"text/html,application/xml;q=0.9,*/*;q=0.8"}, "*/*"},
 	} {
 		t.Run(test.field.Name+"/"+test.name, func(t *testing.T) {
@@ -138,6 +155,8 @@ func TestFieldsThatCannotSelectAreRefused(t *testing.T) {
 		"authorization":     {{Name: "Authorization", Values: []string{"a", "b"}}},
 		"host":              {{Name: "Host", Values: []string{"a", "b"}}},
 		"coding":            {{Name: "Accept-Encoding", Values: []string{"gzip", "br"}}},
+		"trailer":           {{Name: "Trailer", Values: []string{"a"}}},
+		"expect":            {{Name: "Expect", Values: []string{"a"}}},
 		"range":             {{Name: "Range", Values: []string{"bytes=0-", ""}}},
 		"no name":           {{Values: []string{"a", "b"}}},
 		"bad name":          {{Name: "A b", Values: []string{"a", "b"}}},
@@ -161,23 +180,28 @@ func TestFieldsThatCannotSelectAreRefused(t *testing.T) {
 	}
 }
 
-// Whoever sends different values all the time has nothing remembered without end, and does not change what others get.
-func TestWhatIsRememberedIsBounded(t *testing.T) {
+// Whoever sends different values all the time has nothing remembered without end, and what others send is remembered again.
+func TestWhatIsRememberedComesBack(t *testing.T) {
 	s := variant.SelectorOf(variant.Fields{languages})
+	browser := http.Header{"Accept-Language": {"de-CH, de;q=0.9"}}
 	var clients sync.WaitGroup
 	for client := range 4 {
 		clients.Go(func() {
 			for i := range 500 {
 				s.Select(http.Header{"Accept-Language": {fmt.Sprintf("x-%d-%d", client, i)}})
-				if got := s.Select(http.Header{"Accept-Language": {"de"}}); got != 1 {
-					t.Errorf("de selects %d", got)
+				if got := s.Select(browser); got != 1 {
+					t.Errorf("it selects %d", got)
 				}
 			}
 		})
 	}
 	clients.Wait()
-	if n := variant.Remembered(s); n == 0 || n > 256 {
-		t.Errorf("%d values are remembered", n)
+	s.Select(browser)
+	if !variant.Remembers(s, browser.Get("Accept-Language")) {
+		t.Error("it is not remembered any more")
+	}
+	if n := testing.AllocsPerRun(100, func() { s.Select(browser) }); n != 0 {
+		t.Errorf("%v allocations", n)
 	}
 }
 
