@@ -200,7 +200,7 @@ func CodingTypes(types ...string) CacheOption {
 }
 
 // Vary declares that answers of the application may depend on a field of requests, and with which values of it the
-// application is asked; "" asks without the field. A page that has the field in its Vary is rendered with each value, and
+// application is asked; "" asks without the field, in fields other than Accept-Language and Accept. A page that has the field in its Vary is rendered with each value, and
 // stored with all its variants in one entry. Without this option such a page is refused.
 //
 // A request gets the variant that its own field asks for: by language for Accept-Language, by media type for Accept, and by an

@@ -66,7 +66,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.S
 
 // Warm reads entries into the server's LocalCopy, until all are there or the copy is nearly full: in the order of their keys
 // within each partition. Until a server is warm it serves what it has not got yet from Redis. Warm may be called at any time,
-// also while requests are served. The error is that of ctx, or ErrUnavailable.
+// also while requests are served. The error is that of ctx, ErrUnavailable, or ErrClosed.
 func (s *Server) Warm(ctx context.Context) error { return s.reader.warm(ctx) }
 
 // Close refuses further jobs and waits until those under way are answered, or ctx ends. It comes after

@@ -41,6 +41,9 @@ const (
 
 func (rd *reader) warmPart(ctx context.Context, p *partition.Partition, part *localcopy.Part[*representation.Representation]) error {
 	for after := ""; ; {
+		if rd.isStopped() {
+			return ErrClosed
+		}
 		keys, err := p.Keys(ctx, after, warmPage)
 		if err != nil {
 			return rd.cache.unavailable(err)

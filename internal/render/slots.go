@@ -10,6 +10,7 @@ const turnsInFront = 7
 // longest in front, so that a write does not stand in line behind a group that has many members. One in eight goes to who
 // is behind, so that nobody waits forever.
 type slots struct {
+	all     int
 	mu      sync.Mutex
 	free    int
 	passed  int // slots that went to somebody in front, in a row, while somebody was behind
@@ -28,7 +29,7 @@ const (
 	behind
 )
 
-func newSlots(n int) *slots { return &slots{free: n} }
+func newSlots(n int) *slots { return &slots{all: n, free: n} }
 
 // idle returns how many slots are free.
 func (s *slots) idle() int {
@@ -52,11 +53,12 @@ func (s *slots) take(at int) *turn {
 	return t
 }
 
-// try takes a slot that is free. Nobody waits then.
-func (s *slots) try() bool {
+// spare takes a slot if more than half of them are free: then nobody waits for one, and others find one, whatever becomes of
+// this.
+func (s *slots) spare() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.free == 0 {
+	if 2*s.free <= s.all {
 		return false
 	}
 	s.free--

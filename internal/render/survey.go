@@ -26,7 +26,9 @@ func (r *Renderer) survey(ctx context.Context, key string, how asking) answer {
 	timed, cancel := context.WithTimeoutCause(r.config.Mark(ctx), r.config.Timeout,
 		fmt.Errorf("no answer within %v (option RenderTimeout)", r.config.Timeout))
 	defer cancel()
-	s := survey{renderer: r, ctx: timed, key: key, answers: make([]*answer, r.config.Vary.Count())}
+	asking, end := context.WithCancel(timed)
+	defer end()
+	s := survey{renderer: r, ctx: asking, end: end, key: key, answers: make([]*answer, r.config.Vary.Count())}
 	fields, numbers, failed, kept := s.run()
 	if !kept {
 		r.slots.give()
@@ -72,13 +74,14 @@ func (r *Renderer) takeSlot(ctx context.Context, at int, patience time.Duration)
 type survey struct {
 	renderer *Renderer
 	ctx      context.Context
+	end      context.CancelFunc // of ctx
 	key      string
 
 	mu      sync.Mutex
 	answers []*answer // by the number of the variant; nil where nothing was asked
 	missing []int     // variants that are to be asked for
 	size    int       // of all bodies
-	over    bool      // one of the answers is that of the whole key
+	failed  *answer   // the first one that is that of the whole key
 }
 
 // run asks until nothing is missing: fields are those that select, and numbers their variants. Where an answer is that of the
@@ -92,8 +95,8 @@ func (s *survey) run() (fields variant.Fields, numbers []int, failed *answer, ke
 		if len(s.missing) == 0 {
 			return fields, numbers, nil, false
 		}
-		if kept = s.round(); s.over {
-			return nil, nil, s.worst(), kept
+		if kept = s.round(); s.failed != nil {
+			return nil, nil, s.failed, kept
 		}
 		for _, a := range s.answers {
 			if a == nil {
@@ -108,41 +111,44 @@ func (s *survey) run() (fields variant.Fields, numbers []int, failed *answer, ke
 	}
 }
 
-// round asks for what is missing, with the slot that the survey has and with those that are free.
+// round asks for what is missing, with the slot that the survey has and with some of those that nobody needs.
 func (s *survey) round() (kept bool) {
+	slots := s.renderer.slots
 	var others sync.WaitGroup
 	for range len(s.missing) - 1 {
-		if !s.renderer.slots.try() {
+		if !slots.spare() {
 			break
 		}
 		others.Go(func() {
-			if !s.work() {
-				s.renderer.slots.give()
+			for more := true; more; more = more && slots.spare() {
+				var kept bool
+				if more, kept = s.work(); kept {
+					return
+				}
+				slots.give() // to who waits for one, if there is somebody
 			}
 		})
 	}
-	kept = s.work()
+	for more := true; more && !kept; {
+		more, kept = s.work()
+	}
 	others.Wait()
 	return kept
 }
 
-// work asks for one variant after another with one slot.
-func (s *survey) work() (kept bool) {
-	for {
-		s.mu.Lock()
-		if s.over || len(s.missing) == 0 {
-			s.mu.Unlock()
-			return false
-		}
-		n := s.missing[0]
-		s.missing = s.missing[1:]
+// work asks for one variant with a slot. It returns whether more are missing, and whether the slot is the handler's to give.
+func (s *survey) work() (more, kept bool) {
+	s.mu.Lock()
+	if s.failed != nil || len(s.missing) == 0 {
 		s.mu.Unlock()
-		a, kept := s.renderer.askVariant(s.ctx, s.key, n)
-		s.note(n, a)
-		if kept {
-			return true
-		}
+		return false, false
 	}
+	n := s.missing[0]
+	s.missing = s.missing[1:]
+	s.mu.Unlock()
+	a, kept := s.renderer.askVariant(s.ctx, s.key, n)
+	s.note(n, a)
+	return true, kept
 }
 
 func (s *survey) note(n int, a answer) {
@@ -157,21 +163,10 @@ func (s *survey) note(n int, a answer) {
 		a.reason += " (" + s.renderer.config.Vary.String(n) + ")"
 	}
 	s.answers[n] = &a
-	s.over = s.over || a.verdict == field.Retry || a.verdict == field.Refuse
-}
-
-// worst returns a refusal or else a failure.
-func (s *survey) worst() (failed *answer) {
-	for _, a := range s.answers {
-		switch {
-		case a == nil:
-		case a.verdict == field.Refuse:
-			return a
-		case a.verdict == field.Retry && failed == nil:
-			failed = a
-		}
+	if s.failed == nil && (a.verdict == field.Retry || a.verdict == field.Refuse) {
+		s.failed = &a
+		s.end()
 	}
-	return failed
 }
 
 // join makes one answer of those for all variants, each to be stored or that there is no such resource.

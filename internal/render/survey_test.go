@@ -97,7 +97,7 @@ func TestARenderUsesSlotsThatAreFree(t *testing.T) {
 			together.Wait()
 		}
 	}}
-	r := app.looker(t, 4)
+	r := app.looker(t, 8) // half of which it leaves to others
 	looks(t, r, render.Stored, "")
 	if app.most.Load() != 4 {
 		t.Errorf("%d calls at once, want 4", app.most.Load())
@@ -154,23 +154,44 @@ func TestAFailureEndsARender(t *testing.T) {
 	}
 }
 
-// Of two variants that answer at the same time, one broken and one private, the page must not be shown on.
-func TestARefusalCountsMoreThanAFailure(t *testing.T) {
-	var together sync.WaitGroup
-	together.Add(2)
+// What is under way when one has failed is not waited for.
+func TestAFailureEndsWhatIsUnderWay(t *testing.T) {
+	begun := make(chan struct{})
 	app := &varied{answer: func(w http.ResponseWriter, r *http.Request, value string) {
 		switch value {
 		case "1":
+			<-begun
 			w.WriteHeader(500)
 		case "2":
-			w.Header().Set("Cache-Control", "private")
-		default:
-			return
+			close(begun)
+			<-r.Context().Done()
 		}
-		together.Done()
-		together.Wait()
 	}}
-	looks(t, app.looker(t, 5), render.Refused, "private")
+	looks(t, app.looker(t, 8), render.Failed, "status 500 Internal Server Error (X-A: 1)")
+}
+
+// However many variants hang, half of the slots are there for others.
+func TestVariantsLeaveSlotsToOthers(t *testing.T) {
+	begun, release := make(chan struct{}, 4), make(chan struct{})
+	app := &varied{answer: func(w http.ResponseWriter, r *http.Request, value string) {
+		if r.URL.Path == "/page" && value != "0" {
+			begun <- struct{}{}
+			<-release
+		}
+	}}
+	r := app.looker(t, 4)
+	var looking sync.WaitGroup
+	looking.Go(func() { looks(t, r, render.Stored, "") })
+	<-begun
+	<-begun
+	if _, result := r.Look(t.Context(), "/other"); result.State != render.Stored {
+		t.Errorf("%+v", result)
+	}
+	close(release)
+	looking.Wait()
+	if app.most.Load() > 3 {
+		t.Errorf("%d calls at once", app.most.Load())
+	}
 }
 
 func TestBodiesOfVariantsAreLimitedTogether(t *testing.T) {

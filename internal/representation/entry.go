@@ -2,7 +2,6 @@ package representation
 
 import (
 	"net/http"
-	"strconv"
 
 	"github.com/itscales/scales/internal/coding"
 	"github.com/itscales/scales/internal/field"
@@ -26,23 +25,24 @@ func Complete(e *message.Entry, encoder *coding.Encoder) {
 // Of returns the representation of an entry that is no tombstone, or all of them. It keeps the bodies of the entry, which must
 // not change any more.
 func Of(e *message.Entry) *Representation {
-	return of(e, func(int) bool { return true })
+	if len(e.Vary) == 0 {
+		return New(Source{Status: e.Status, Header: e.Header, Body: e.Body, Codings: e.Codings})
+	}
+	return ofVariants(e, variant.SelectorOf(e.Vary), func(int) bool { return true })
 }
 
 // OfSelected is Of for one request only: it has what a request with this header selects.
 func OfSelected(e *message.Entry, header http.Header) *Representation {
-	selected := 0
-	if len(e.Vary) > 0 {
-		selected = variant.SelectorOf(e.Vary).Select(header)
+	if len(e.Vary) == 0 {
+		return Of(e)
 	}
-	return of(e, func(i int) bool { return i == selected })
+	selector := variant.SelectorOf(e.Vary)
+	selected := selector.Select(header)
+	return ofVariants(e, selector, func(i int) bool { return i == selected })
 }
 
-func of(e *message.Entry, wanted func(variant int) bool) *Representation {
-	if len(e.Vary) == 0 {
-		return New(Source{Status: e.Status, Header: e.Header, Body: e.Body, Codings: e.Codings})
-	}
-	v := &variants{selector: variant.SelectorOf(e.Vary), all: make([]*Representation, len(e.Variants))}
+func ofVariants(e *message.Entry, selector *variant.Selector, wanted func(variant int) bool) *Representation {
+	v := &variants{selector: selector, all: make([]*Representation, len(e.Variants))}
 	for _, f := range e.Vary {
 		v.names = append(v.names, f.Name)
 	}
@@ -51,19 +51,20 @@ func of(e *message.Entry, wanted func(variant int) bool) *Representation {
 			continue
 		}
 		source := Source{Status: one.Status, Header: one.Header, Body: one.Body, Codings: one.Codings}
-		if i > 0 && sharesTag(e.Variants, i) {
-			source.TagSuffix = variantSuffix + strconv.Itoa(i)
+		if sharesTag(e.Variants, i) {
+			source.TagSuffix = suffixOf(e.Vary.String(i))
 		}
 		v.all[i] = New(source)
 	}
 	return &Representation{variants: v}
 }
 
-// sharesTag reports whether another variant has the same entity tag, which is then one that the application has set.
+// sharesTag reports whether another variant has the same entity tag, because the application has given them one, or because
+// their content is the same.
 func sharesTag(variants []*message.Entry, i int) bool {
 	tag := entityTag(variants[i].Header)
 	for j, other := range variants {
-		if j != i && other != nil && tag != "" && entityTag(other.Header) == tag {
+		if j != i && other != nil && tag != "" && sameWeakly(entityTag(other.Header), tag) {
 			return true
 		}
 	}

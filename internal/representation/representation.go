@@ -30,7 +30,7 @@ type Source struct {
 	Body []byte
 
 	// TagSuffix tells the Etag from that of another variant that the application has given the same one: what comes behind it,
-	// "--variant-3". TakeSuffixes takes it off again.
+	// "--variant-3c1f9a07". TakeSuffixes takes it off again.
 	TagSuffix string
 
 	// Codings are codings of Body that are stored with it. Those that package coding doesn't make are left out.

@@ -4,13 +4,13 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
+	"fmt"
 	"hash"
+	"hash/fnv"
+	"io"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
-
-	"github.com/itscales/scales/internal/variant"
 )
 
 // Tag returns a strong entity tag for an answer that has none of its own, or "" for a status other than 200 and 203, where
@@ -139,18 +139,27 @@ func addSuffix(tag, suffix string) string {
 	return tag[:len(tag)-1] + suffix + `"`
 }
 
-// variantSuffix, and the number of a variant, tell entity tags of variants apart that the application has not.
+// variantSuffix, and eight digits, tell entity tags of variants apart that the application has not.
 const variantSuffix = "--variant-"
+
+// suffixOf returns the suffix of the variant that a request with these fields selects: it is about the values, not about
+// their order.
+func suffixOf(fields string) string {
+	digest := fnv.New32a()
+	_, _ = io.WriteString(digest, fields)
+	return fmt.Sprintf("%s%08x", variantSuffix, digest.Sum32())
+}
 
 // cutVariant takes the suffix of a variant off the text of an entity tag.
 func cutVariant(opaque string) string {
-	end := strings.LastIndex(opaque, variantSuffix)
-	if end < 0 {
+	end := len(opaque) - len(variantSuffix) - 8
+	if end < 0 || opaque[end:][:len(variantSuffix)] != variantSuffix {
 		return opaque
 	}
-	number, err := strconv.Atoi(opaque[end+len(variantSuffix):])
-	if err != nil || number < 1 || number >= variant.Max || opaque[end:] != variantSuffix+strconv.Itoa(number) {
-		return opaque
+	for _, digit := range opaque[len(opaque)-8:] {
+		if (digit < '0' || digit > '9') && (digit < 'a' || digit > 'f') {
+			return opaque
+		}
 	}
 	return opaque[:end]
 }

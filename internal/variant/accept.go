@@ -12,7 +12,8 @@ const anyType = "*/*"
 
 // A mediaRange is a member of Accept.
 type mediaRange struct {
-	name string
+	name  string
+	plain bool // it has no parameters
 	welcome
 }
 
@@ -28,8 +29,8 @@ func (w welcome) over(other welcome) bool {
 
 // mediaTypes chooses among media types by Accept (RFC 9110 §12.5.1): the one that is most welcome, and of several the first.
 //
-// "*/*" is what an application answers that is asked for nothing in particular. It counts as what a request accepts besides
-// the other types, whatever that is.
+// "*/*" is what an application answers that is asked for nothing in particular. It is as welcome as whatever a request
+// names besides the other types, and as anything at all.
 func mediaTypes(values []string) func(string) int {
 	return func(accept string) int {
 		ranges := parseAccept(accept)
@@ -49,10 +50,10 @@ func mediaTypes(values []string) func(string) int {
 
 // weigh returns how welcome a media type is: the most precise range says so.
 func weigh(ranges []mediaRange, value string) (w welcome) {
-	precision := -1
+	precision, plain := -1, false
 	for _, r := range ranges {
-		if r.covers(value) && r.precision > precision {
-			w, precision = r.welcome, r.precision
+		if r.covers(value) && (r.precision > precision || r.precision == precision && r.plain && !plain) {
+			w, precision, plain = r.welcome, r.precision, r.plain
 		}
 	}
 	return w
@@ -80,21 +81,22 @@ func (r mediaRange) covers(value string) bool {
 }
 
 // parseAccept reads a value of Accept. Members that are malformed are left out. What is said of a media type with parameters
-// counts for the type, unless it is that it is not wanted.
+// counts for the type, unless that itself is named, or it is that it is not wanted.
 func parseAccept(value string) (ranges []mediaRange) {
 	members, _ := field.Elements([]string{value})
 	for _, member := range members[:min(len(members), maxMembers)] {
 		name, parameters, err := mime.ParseMediaType(member)
 		major, minor, ok := strings.Cut(name, "/")
-		if err != nil || !ok || major == "" || minor == "" {
+		if err != nil || !ok || major == "" || minor == "" || major == "*" && minor != "*" {
 			continue
 		}
-		r := mediaRange{name, welcome{field.FullWeight, 2}}
+		r := mediaRange{name: name, welcome: welcome{field.FullWeight, 2}}
 		if q, ok := parameters["q"]; ok {
 			r.weight = field.ParseWeight("q=" + q)
 			delete(parameters, "q")
 		}
-		if r.weight < 0 || r.weight == 0 && len(parameters) > 0 {
+		r.plain = len(parameters) == 0
+		if r.weight < 0 || r.weight == 0 && !r.plain {
 			continue
 		}
 		switch {

@@ -2,6 +2,7 @@ package variant
 
 import (
 	"cmp"
+	"errors"
 	"slices"
 	"strings"
 
@@ -13,47 +14,77 @@ import (
 // A languageRange is a member of Accept-Language.
 type languageRange struct {
 	name   string
+	tag    language.Tag // of all but "*"
 	weight field.Weight
 }
 
-// languages chooses among language tags by Accept-Language (RFC 9110 §12.5.4; RFC 4647 §3.4), with what Unicode knows about
-// languages: who asks for Austrian German gets German. Ranges are asked in the order of their weights. "*" is every language
-// that no other range names, and one with a weight of 0 excludes what begins with it.
+// languages chooses among language tags by Accept-Language (RFC 9110 §12.5.4), as Unicode has it: who asks for Austrian German
+// gets German. "*" is every language that no other range names; it counts in the order of the weights. A range with a weight
+// of 0 excludes what it is a beginning of (RFC 4647 §3.3.1).
 func languages(values []string) func(string) int {
-	tags := make([]language.Tag, len(values))
-	for i, value := range values {
-		tags[i] = language.Make(value)
-	}
-	matcher := language.NewMatcher(tags)
+	all := matcherOf(values, make([]bool, len(values)))
 	return func(value string) int {
 		ranges := parseLanguages(value)
-		named := func(i int, excluding bool) bool {
-			return slices.ContainsFunc(ranges, func(r languageRange) bool {
-				return r.name != "*" && (r.weight == 0 || !excluding) && covers(r.name, values[i])
-			})
-		}
-		for _, r := range ranges {
-			if r.weight == 0 {
-				break
-			}
-			if r.name == "*" {
-				for i := range values {
-					if !named(i, false) {
-						return i
-					}
+		named, excluded := make([]bool, len(values)), make([]bool, len(values))
+		matcher := all
+		for i, value := range values {
+			for _, r := range ranges {
+				if covers(r.name, value) {
+					named[i] = true
+					excluded[i] = excluded[i] || r.weight == 0
 				}
-				continue
-			}
-			tag, err := language.Parse(r.name)
-			if err != nil {
-				continue
-			}
-			if _, i, confidence := matcher.Match(tag); confidence > language.No && !named(i, true) {
-				return i
 			}
 		}
-		return 0
+		if slices.Contains(excluded, true) {
+			matcher = matcherOf(values, excluded)
+		}
+		var wanted []language.Tag
+		for _, r := range ranges {
+			switch {
+			case r.weight == 0:
+			case r.name == "*":
+				if i, ok := matcher.match(wanted); ok {
+					return i
+				}
+				if i := slices.Index(named, false); i >= 0 {
+					return i
+				}
+				wanted = nil
+			default:
+				wanted = append(wanted, r.tag)
+			}
+		}
+		if i, ok := matcher.match(wanted); ok {
+			return i
+		}
+		return max(0, slices.Index(excluded, false))
 	}
+}
+
+// A matcher finds the best of several languages.
+type matcher struct {
+	language.Matcher
+	indexes []int // in the values
+}
+
+// matcherOf returns the matcher of the values that are not excluded.
+func matcherOf(values []string, excluded []bool) (m matcher) {
+	var tags []language.Tag
+	for i, value := range values {
+		if !excluded[i] {
+			tags, m.indexes = append(tags, language.Make(value)), append(m.indexes, i)
+		}
+	}
+	m.Matcher = language.NewMatcher(tags)
+	return m
+}
+
+func (m matcher) match(wanted []language.Tag) (int, bool) {
+	if len(wanted) == 0 || len(m.indexes) == 0 {
+		return 0, false
+	}
+	_, i, confidence := m.Match(wanted...)
+	return m.indexes[i], confidence > language.No
 }
 
 // covers reports whether a language range is a language tag or a beginning of it (RFC 4647 §3.3.1).
@@ -61,16 +92,25 @@ func covers(name, tag string) bool {
 	return len(tag) >= len(name) && strings.EqualFold(tag[:len(name)], name) && (len(tag) == len(name) || tag[len(name)] == '-')
 }
 
-// parseLanguages reads a value of Accept-Language: what is wanted most comes first. Members that are malformed are left out.
+// parseLanguages reads a value of Accept-Language: what is wanted most comes first. Members that are
+// malformed or unknown are left out.
 func parseLanguages(value string) (ranges []languageRange) {
 	members, _ := field.Elements([]string{value})
 	for _, member := range members[:min(len(members), maxMembers)] {
 		name, weight, weighted := strings.Cut(member, ";")
-		r := languageRange{strings.TrimSpace(name), field.FullWeight}
+		r := languageRange{name: strings.TrimSpace(name), weight: field.FullWeight}
 		if weighted {
 			r.weight = field.ParseWeight(strings.TrimSpace(weight))
 		}
-		if r.name != "" && r.weight >= 0 {
+		if r.name != "*" {
+			// Where a part of a tag is not known, there is an error, and a tag without it.
+			var unknown language.ValueError
+			var err error
+			if r.tag, err = language.Parse(r.name); err != nil && !errors.As(err, &unknown) || r.tag == language.Und {
+				continue
+			}
+		}
+		if r.weight >= 0 {
 			ranges = append(ranges, r)
 		}
 	}

@@ -81,7 +81,7 @@ func newChooser(f Field) *chooser {
 }
 
 // Select returns the number of the variant that a request selects. For a field that asks for nothing that there is, that is
-// the first value. It takes no lock, and allocates nothing for values that it remembers: the latest ones.
+// the first value. It takes no lock, and allocates nothing for a line that it remembers: the latest ones.
 func (s *Selector) Select(header http.Header) int {
 	variant := 0
 	for _, c := range s.fields {
@@ -96,6 +96,13 @@ func (c *chooser) index(values []string) int {
 		return c.absent
 	case 1:
 		return c.indexOf(values[0])
+	}
+	size := 0
+	for _, value := range values {
+		size += len(value)
+	}
+	if size > maxValue {
+		return 0
 	}
 	return c.indexOf(strings.Join(values, ", ")) // RFC 9110 §5.2
 }
