@@ -331,8 +331,8 @@ func TestVariantsWithOneTagAreToldApart(t *testing.T) {
 			cache: inLanguages(), server: []scales.ServerOption{scales.LocalCopy(size)}, fill: []string{"/page"},
 		})
 		english, german := s.in("en", "/page"), s.in("de", "/page")
-		if english.Header.Get("Etag") != `"v7"` || german.Header.Get("Etag") == `"v7"` {
-			t.Errorf("the tags are %s and %s", english.Header.Get("Etag"), german.Header.Get("Etag"))
+		if english.Header.Get("Etag") == german.Header.Get("Etag") {
+			t.Errorf("both have the tag %s", english.Header.Get("Etag"))
 		}
 		tag := german.Header.Get("Etag")
 		s.send("GET", "/page", "", "Accept-Language", "en", "If-None-Match", tag).is(t, 200, "in en")
