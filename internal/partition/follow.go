@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
 
 	"github.com/itscales/scales/internal/streamid"
 )
@@ -64,7 +65,9 @@ func (s *Store) Follow(ctx context.Context, followers []Follower) {
 	}
 }
 
-// ownClient returns a client for the blocking calls of Follow, with the options of the store's, and what closes it.
+// ownClient returns a client for the blocking calls of Follow, with the options of the store's, and what closes it. It goes
+// without notifications of maintenance: the store's client changes their configuration, and has handlers for them, while it
+// opens connections, and whoever follows a log goes on anyway where a connection ends.
 func (s *Store) ownClient() (client redis.UniversalClient, release func()) {
 	switch shared := s.config.Client.(type) {
 	case *redis.Client:
@@ -73,10 +76,12 @@ func (s *Store) ownClient() (client redis.UniversalClient, release func()) {
 			break
 		}
 		options.PoolSize, options.MinIdleConns, options.MaxActiveConns = 1, 0, 0
+		options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 		client = redis.NewClient(&options)
 	case *redis.ClusterClient:
 		options := *shared.Options()
 		options.PoolSize, options.MinIdleConns, options.MaxActiveConns = len(s.partitions), 0, 0
+		options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 		client = redis.NewClusterClient(&options)
 	}
 	if client == nil {
