@@ -2,7 +2,6 @@ package scales
 
 import (
 	"context"
-	"iter"
 
 	"github.com/itscales/scales/internal/jobqueue"
 	"github.com/itscales/scales/internal/partition"
@@ -49,37 +48,4 @@ func (q *Queue) Stats(ctx context.Context) (QueueStats, error) {
 		stats.Pending += int(n)
 	}
 	return stats, nil
-}
-
-// A DeadLetter is a job that no worker will run (again): its worker died and it may not be repeated, or its record is
-// broken.
-type DeadLetter struct {
-	ID      string // its place in the stream of dead letters
-	JobID   string
-	Reason  string
-	Request string // as HTTP/1.1 message text
-	Drift   bool   // it may have been carried out, and what its lost response would have named was not rendered
-}
-
-// DeadLetters iterates over the dead letters, the oldest first. An error ends the iteration.
-func (q *Queue) DeadLetters(ctx context.Context) iter.Seq2[DeadLetter, error] {
-	const page = 100
-	return func(yield func(DeadLetter, error) bool) {
-		for after := ""; ; {
-			letters, err := jobqueue.DeadLetters(ctx, q.cache.rdb, q.cache.queuePrefix(), after, page)
-			if err != nil {
-				yield(DeadLetter{}, q.cache.unavailable(err))
-				return
-			}
-			for _, letter := range letters {
-				if !yield(DeadLetter{letter.ID, letter.JobID, letter.Reason, letter.Request, letter.Drift}, nil) {
-					return
-				}
-				after = letter.ID
-			}
-			if len(letters) < page {
-				return
-			}
-		}
-	}
 }

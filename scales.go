@@ -156,6 +156,9 @@ var (
 	// ErrKey means that a key is malformed or too long.
 	ErrKey = errors.New("scales: bad key")
 
+	// ErrNoDeadLetter means that there is no such dead letter (any more), or that it is no job.
+	ErrNoDeadLetter = errors.New("scales: no such dead letter")
+
 	// ErrGroup means that a group is not printable ASCII, or too long.
 	ErrGroup = errors.New("scales: bad group")
 

@@ -35,6 +35,9 @@ type Delivery struct {
 	Broken error
 }
 
+// Unattended reports whether nobody waits for a reply.
+func (d *Delivery) Unattended() bool { return d.Server == Nobody }
+
 // First reports whether nobody had the job before.
 func (d *Delivery) First() bool { return d.Deliveries <= 1 && !d.Decided }
 
@@ -128,7 +131,7 @@ func (d *Delivery) fill(field func(string) string) {
 		d.Broken = errors.New("the record lacks a field of a job")
 	case d.Server == "" || strings.ContainsAny(d.Server, ":{}"):
 		d.Broken = errors.New("the record names no server")
-		d.Server = "nobody"
+		d.Server = Nobody
 	}
 }
 
@@ -188,7 +191,7 @@ func (c *Consumer) sendSettlesOf(consumer string, steps []settle, indexes []int,
 	for _, i := range indexes {
 		s := &steps[i]
 		at, ok := streams[s.delivery.Server]
-		if !ok {
+		if !ok && s.delivery.Server != Nobody {
 			keys = append(keys, c.keys.replies+s.delivery.Server)
 			at = len(keys)
 			streams[s.delivery.Server] = at

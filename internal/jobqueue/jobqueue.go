@@ -74,13 +74,13 @@ func parseReply(record string) Reply {
 }
 
 type keys struct {
-	jobs, held, owed, dead, statistics, workers, withdrawn, replies, seen string
+	jobs, held, owed, dead, replayed, statistics, workers, withdrawn, replies, seen string
 }
 
 func newKeys(prefix string) keys {
 	q := prefix + "q:"
 	return keys{
-		jobs: q + "jobs", held: q + "held", owed: q + "owed", dead: q + "dead", statistics: q + "statistics",
+		jobs: q + "jobs", held: q + "held", owed: q + "owed", dead: q + "dead", replayed: q + "replayed", statistics: q + "statistics",
 		workers: q + "workers", withdrawn: q + "withdrawn", replies: q + "replies:", seen: q + "seen:",
 	}
 }
@@ -164,29 +164,3 @@ local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
 local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
 return {first and first[1] or '', last and last[1] or ''}
 `)
-
-// A DeadLetter is a job that will not be run (again).
-type DeadLetter struct {
-	ID, JobID, Reason, Request string
-	Drift                      bool
-}
-
-// DeadLetters lists up to n dead letters that follow after the given one ("" for the first).
-func DeadLetters(ctx context.Context, client redis.UniversalClient, prefix, after string, n int64) ([]DeadLetter, error) {
-	from := "-"
-	if after != "" {
-		from = "(" + after
-	}
-	messages, err := client.XRangeN(ctx, newKeys(prefix).dead, from, "+", n).Result()
-	if err != nil {
-		return nil, err
-	}
-	var letters []DeadLetter
-	for _, m := range messages {
-		letters = append(letters, DeadLetter{
-			ID: m.ID, JobID: text(m.Values["id"]), Reason: text(m.Values["reason"]), Request: text(m.Values["request"]),
-			Drift: text(m.Values["drift"]) == "1",
-		})
-	}
-	return letters, nil
-}

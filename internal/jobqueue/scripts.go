@@ -234,7 +234,7 @@ return reply
 //	KEYS[4] dead (stream)   KEYS[5] statistics (hash)   KEYS[6…] streams of replies
 //	ARGV[1] the worker   ARGV[2] retention of replies in ms   ARGV[3] how many dead letters are kept
 //	ARGV[4] oldest and ARGV[5] newest stream id of the jobs
-//	ARGV[6…] for each job: kind, stream id, deliveries, job id, index in KEYS of its stream of replies, first, second
+//	ARGV[6…] for each job: kind, stream id, deliveries, job id, index in KEYS of its stream of replies or 0, first, second
 //
 //	decide    the application has answered: first is the reply, to be held; second is what is owed before its release
 //	release   the held reply is sent, the job acknowledged: first is what the reply says of the change logs
@@ -261,6 +261,7 @@ end
 
 local done, acknowledged, decided, answers = {}, {}, {}, {}
 local function answer(stream, job, reply)
+  if stream == '0' then return end -- nobody waits for it
   local to = answers[stream] or {}
   answers[stream] = to
   to[#to + 1] = job

@@ -55,6 +55,10 @@ func (s *shift) serve(d *jobqueue.Delivery, reserved bool) {
 		return // the handler was told to end: what it has answered then is not the answer
 	}
 	release() // a job that waits for renders holds no slot
+	if d.Unattended() && reply.Status >= http.StatusInternalServerError {
+		s.bury(d, owed.Rest(), problem.WorkerDied(), fmt.Sprintf("it was replayed, and answered with status %d", reply.Status))
+		return
+	}
 	s.settle(d, reply, owed)
 }
 
@@ -64,6 +68,8 @@ func (s *shift) isOver(d *jobqueue.Delivery, request *message.Request, target *u
 	switch {
 	case !d.First() && (late || !step.Idempotent(request.Method)):
 		s.bury(d, s.around(request, target), problem.WorkerDied(), "its worker died and it may not be repeated")
+	case late && d.Unattended():
+		s.bury(d, step.Pending{}, problem.WorkerDied(), "it was replayed, and no worker has begun it in time")
 	case late:
 		reply := problem.Expired().Response()
 		reply.Header.Set("Retry-After", "1")
