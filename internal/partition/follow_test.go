@@ -2,6 +2,7 @@ package partition_test
 
 import (
 	"context"
+	"runtime"
 	"sync"
 	"testing"
 
@@ -27,7 +28,14 @@ func TestFollowingSharesNothingWithAClientThatConnects(t *testing.T) {
 		store := newStore(t, client, 1)
 		ctx, stop := context.WithCancel(t.Context())
 		var both sync.WaitGroup
-		both.Go(func() { store.Follow(ctx, []partition.Follower{deaf{}}) })
+		for later := range 10 { // at some time while it connects
+			both.Go(func() {
+				for range 20 * later {
+					runtime.Gosched()
+				}
+				store.Follow(ctx, []partition.Follower{deaf{}})
+			})
+		}
 		both.Go(func() {
 			if err := client.Ping(ctx).Err(); err != nil {
 				t.Error(err)
