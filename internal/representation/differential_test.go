@@ -195,6 +195,7 @@ func FuzzAgainstServeContent(f *testing.F) {
 	f.Add(false, uint8(20), "", "", "", "", "bytes=0-3, 5-", `"v"`)
 	f.Add(true, uint8(20), `"v"`, "", "", lastWeek, "bytes=-3", lastWeek)
 	f.Add(false, uint8(9), "", lastWeek, `W/"v", "w"`, "", "bytes=9-", "")
+	f.Add(false, uint8(20), "", "", "", "", "bytes=0-", `"v"0`)
 	f.Fuzz(func(t *testing.T, head bool, size uint8, ifMatch, ifUnmodifiedSince, ifNoneMatch, ifModifiedSince, rangeValue, ifRange string) {
 		q := question{method: "GET", tag: `"v"`, modified: lastWeek, size: int(size % 37), request: http.Header{}}
 		if head {
@@ -212,8 +213,10 @@ func FuzzAgainstServeContent(f *testing.F) {
 		if value := q.request.Get("Range"); value != "" && strings.HasPrefix(strings.ToLower(value), "bytes=") && !plainRange.MatchString(value) {
 			return
 		}
-		if strings.HasPrefix(ifRange, `"`) && strings.Count(ifRange, `"`) > 2 {
-			return // ServeContent looks at the first tag of a list; RFC 9110 §13.1.5 has only one
+		if opaque, ok := strings.CutPrefix(q.request.Get("If-Range"), `"`); ok {
+			if _, after, _ := strings.Cut(opaque, `"`); after != "" {
+				return // ServeContent looks at a tag and not at what follows it; RFC 9110 §13.1.5 has only one tag
+			}
 		}
 		q.compare(t)
 	})
