@@ -11,23 +11,22 @@ import (
 
 // readPlain is read for who does not need to know what it shows.
 func (c *Cache) readPlain(ctx context.Context, key string) (*message.Entry, error) {
-	timed, cancel := context.WithTimeout(ctx, c.config.timeout)
-	defer cancel()
-	found, err := c.store.Of(key).ReadPlain(timed, key)
-	if ctx.Err() == nil { // a client that has left is no outage
-		c.outage.Note(err)
-	}
-	if err != nil {
-		return nil, c.unavailable(err)
-	}
-	return c.entryOf(key, found)
+	stored, _, err := c.readBy(ctx, key, c.store.Of(key).ReadPlain)
+	return stored, err
 }
 
-// read is readPlain; at is the id up to which what was read shows the change log, a miss included.
+// read returns the entry of a key; the error is as of Get. at is the id up to which what was read shows the change log, a miss
+// included.
 func (c *Cache) read(ctx context.Context, key string) (stored *message.Entry, at string, err error) {
+	return c.readBy(ctx, key, c.store.Of(key).Read)
+}
+
+func (c *Cache) readBy(
+	ctx context.Context, key string, read func(context.Context, string) (partition.Found, error),
+) (stored *message.Entry, at string, err error) {
 	timed, cancel := context.WithTimeout(ctx, c.config.timeout)
 	defer cancel()
-	found, err := c.store.Of(key).Read(timed, key)
+	found, err := read(timed, key)
 	if ctx.Err() == nil { // a client that has left is no outage
 		c.outage.Note(err)
 	}

@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
+	"github.com/itscales/scales/internal/streamid"
 	"github.com/redis/go-redis/v9"
 )
 
@@ -36,7 +36,7 @@ func DeadLetters(ctx context.Context, client redis.UniversalClient, prefix, afte
 
 // FindDeadLetter returns one dead letter, or ErrNoDeadLetter.
 func FindDeadLetter(ctx context.Context, client redis.UniversalClient, prefix, id string) (DeadLetter, error) {
-	if !isStreamID(id) {
+	if !streamid.Valid(id) {
 		return DeadLetter{}, fmt.Errorf("%w: %q is no id", ErrNoDeadLetter, id)
 	}
 	letters, err := deadLetters(ctx, client, prefix, id, id, 1)
@@ -65,17 +65,10 @@ func deadLetters(ctx context.Context, client redis.UniversalClient, prefix, from
 	return letters, nil
 }
 
-// isStreamID reports whether Redis takes it for the whole id of a record.
-func isStreamID(id string) bool {
-	var milliseconds, sequence uint64
-	n, err := fmt.Sscanf(id, "%d-%d", &milliseconds, &sequence)
-	return err == nil && n == 2 && id == strconv.FormatUint(milliseconds, 10)+"-"+strconv.FormatUint(sequence, 10)
-}
-
 // DropDeadLetters deletes dead letters and returns how many there were of them.
 func DropDeadLetters(ctx context.Context, client redis.UniversalClient, prefix string, ids ...string) (int64, error) {
 	for _, id := range ids {
-		if !isStreamID(id) {
+		if !streamid.Valid(id) {
 			return 0, fmt.Errorf("%w: %q is no id", ErrNoDeadLetter, id)
 		}
 	}
@@ -89,7 +82,7 @@ func DropDeadLetters(ctx context.Context, client redis.UniversalClient, prefix s
 // for a worker, and be repeated. A call that is sent again does nothing. It returns the stream id of the job. ErrNoDeadLetter
 // is also returned for what is no job.
 func Replay(ctx context.Context, client redis.UniversalClient, prefix, id string, patience time.Duration) (string, error) {
-	if !isStreamID(id) {
+	if !streamid.Valid(id) {
 		return "", fmt.Errorf("%w: %q is no id", ErrNoDeadLetter, id)
 	}
 	k := newKeys(prefix)

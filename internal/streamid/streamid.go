@@ -19,6 +19,12 @@ func Time(id string) (microseconds int64) {
 	return int64(milliseconds) * 1000
 }
 
+// Valid reports whether it is a whole id, as Redis writes it.
+func Valid(id string) bool {
+	milliseconds, number := split(id)
+	return id == strconv.FormatUint(milliseconds, 10)+"-"+strconv.FormatUint(number, 10)
+}
+
 func split(id string) (milliseconds, number uint64) {
 	left, right, _ := strings.Cut(id, "-")
 	milliseconds, _ = strconv.ParseUint(left, 10, 64)

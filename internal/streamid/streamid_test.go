@@ -19,3 +19,15 @@ func TestIDsAreOrderedByTimeThenNumber(t *testing.T) {
 		t.Error("a missing number is not 0")
 	}
 }
+
+func TestOnlyWholeIDsAreValid(t *testing.T) {
+	for id, want := range map[string]bool{
+		"0-0": true, "1764000000000-12": true, "18446744073709551615-1": true,
+		"": false, "-": false, "+": false, "1": false, "1-": false, "-1": false, "1-1-1": false, "x-1": false, "1-x": false,
+		"1-01": false, "01-1": false, "+1-1": false, "1 -1": false, "18446744073709551616-1": false,
+	} {
+		if got := streamid.Valid(id); got != want {
+			t.Errorf("Valid(%q) = %t", id, got)
+		}
+	}
+}
