@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
 	"go.uber.org/goleak"
 )
 
@@ -22,8 +23,11 @@ type shared struct {
 
 // Main runs the tests of a binary, stops the Redis they shared, and returns
 // the exit code for os.Exit. If all tests passed it also checks, as goleak
-// does and with its options, that no goroutine is left.
+// does and with its options, that no goroutine is left. The log of go-redis is
+// silent meanwhile: what it tells of servers that tests stop would bury the
+// line of the test that failed.
 func Main(m goleak.TestingM, options ...goleak.Option) int {
+	redis.SetLogger(&logging.VoidLogger{})
 	s := &shared{}
 	running.Store(s)
 	code := m.Run()
