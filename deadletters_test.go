@@ -3,6 +3,7 @@ package scales_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -118,7 +119,7 @@ func TestAReplayThatFailsIsADeadLetterAgain(t *testing.T) {
 	answers := map[string]func(http.ResponseWriter){
 		"/broken":  func(w http.ResponseWriter) { w.WriteHeader(500) },
 		"/panic":   func(http.ResponseWriter) { panic("no") },
-		"/refused": func(w http.ResponseWriter) { w.WriteHeader(404) },
+		"/refused": func(w http.ResponseWriter) { w.WriteHeader(401) },
 	}
 	g := newGraveyard(t, redistest.Shared(t), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodPost {
@@ -128,7 +129,7 @@ func TestAReplayThatFailsIsADeadLetterAgain(t *testing.T) {
 		_, _ = io.WriteString(w, "a page")
 	}), setup{})
 	ctx, queue := context.Background(), g.cache.Queue()
-	for path, reason := range map[string]string{"/broken": "status 500", "/panic": "status 500"} {
+	for path, reason := range map[string]string{"/broken": "status 500", "/panic": "panicked", "/refused": "status 401"} {
 		calls.Store(0)
 		id := g.bury("1", "POST "+path+" HTTP/1.1\r\nHost: localhost\r\n\r\n")
 		for replays := range 2 {
@@ -136,7 +137,8 @@ func TestAReplayThatFailsIsADeadLetterAgain(t *testing.T) {
 				t.Fatal(err)
 			}
 			letter := g.letters(1)[0]
-			if letter.ID == id || letter.Replays != replays+1 || letter.JobID != "1" || !letter.Drift || !strings.Contains(letter.Reason, reason) {
+			if letter.ID == id || letter.Replays != replays+1 || letter.JobID != "1" || !letter.Drift || !strings.Contains(letter.Reason, reason) ||
+				letter.Cause != "its worker died and it may not be repeated" || letter.Queued.UnixMilli() != 1795420306879 {
 				t.Errorf("%s: the dead letter is %+v", path, letter)
 			}
 			id = letter.ID
@@ -149,10 +151,94 @@ func TestAReplayThatFailsIsADeadLetterAgain(t *testing.T) {
 		}
 		g.letters(0)
 	}
-	if err := queue.Replay(ctx, g.bury("1", "POST /refused HTTP/1.1\r\nHost: localhost\r\n\r\n")); err != nil {
+	// Nothing of what the replays did counts as another loss.
+	if stats := must(queue.Stats(ctx))(t); stats.Drift != 0 {
+		t.Errorf("%+v", stats)
+	}
+}
+
+// A response that is too large is none that anybody waits for.
+func TestAReplayWithALargeResponseIsDone(t *testing.T) {
+	var calls atomic.Int64
+	g := newGraveyard(t, redistest.Shared(t), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost {
+			calls.Add(1)
+		}
+		_, _ = io.WriteString(w, strings.Repeat("x", 100))
+	}), setup{worker: []scales.WorkerOption{scales.MaxReply(10)}})
+	if err := g.cache.Queue().Replay(context.Background(), g.bury("1", post)); err != nil {
 		t.Fatal(err)
 	}
-	g.letters(0) // that is an answer
+	g.letters(0)
+	if calls.Load() != 1 {
+		t.Errorf("%d calls", calls.Load())
+	}
+}
+
+// Who replays all there are gets to the end, although what fails is a dead letter again.
+func TestADeadLetterIsListedOnce(t *testing.T) {
+	const count = 30
+	var calls atomic.Int64
+	g := newGraveyard(t, redistest.Shared(t), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		calls.Add(1)
+		w.WriteHeader(500)
+	}), setup{})
+	for range count {
+		g.bury("1", post)
+	}
+	ctx, queue := context.Background(), g.cache.Queue()
+	replays := 0
+	for letter, err := range queue.DeadLetters(ctx) {
+		if err == nil {
+			err = queue.Replay(ctx, letter.ID)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		replays++
+		for must(queue.Stats(ctx))(t).DeadLetters != count { // until it is one again
+		}
+	}
+	if g.letters(count); replays != count || calls.Load() < count {
+		t.Errorf("%d replays, %d calls", replays, calls.Load())
+	}
+}
+
+func TestADeadLetterIsNotReplayedIntoAFullQueue(t *testing.T) {
+	g := newGraveyard(t, redistest.Shared(t), newShelf(), setup{idle: true})
+	id := g.bury("1", post)
+	pipe := g.rdb.Pipeline()
+	for range 1000 {
+		pipe.XAdd(context.Background(), &redis.XAddArgs{Stream: "{" + g.namespace + ":0}:q:jobs", Values: []string{"id", "2"}})
+	}
+	_ = must(pipe.Exec(context.Background()))(t)
+	if err := g.cache.Queue().Replay(context.Background(), id); !errors.Is(err, scales.ErrQueueFull) {
+		t.Error(err)
+	}
+	if _, err := g.cache.Queue().DeadLetter(context.Background(), id); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestADeadLetterIsShownWithoutItsRequest(t *testing.T) {
+	letter := scales.DeadLetter{
+		ID: "1-0", Scheme: "https", Remote: "192.0.2.7:1234",
+		Request: "POST /login?x HTTP/1.1\r\nHost: a.example\r\nCookie: secret\r\nContent-Type: text/plain\r\n\r\nsecret\r\n\r\ntoo",
+	}
+	for _, shown := range []string{fmt.Sprint(letter), fmt.Sprintf("%+v", letter), letter.LogValue().String()} {
+		if strings.Contains(shown, "secret") {
+			t.Error(shown)
+		}
+	}
+	r := must(letter.HTTPRequest())(t)
+	body := must(io.ReadAll(r.Body))(t)
+	if r.Method != "POST" || r.URL.RequestURI() != "/login?x" || r.Host != "a.example" || r.Header.Get("Cookie") != "secret" ||
+		string(body) != "secret\r\n\r\ntoo" || r.ContentLength != int64(len(body)) || r.RemoteAddr != letter.Remote || r.TLS == nil {
+		t.Errorf("%+v, %q", r, body)
+	}
+	if _, err := (scales.DeadLetter{Request: "no"}).HTTPRequest(); !errors.Is(err, scales.ErrNoJob) {
+		t.Error(err)
+	}
 }
 
 func TestDeadLettersThatThereAreNot(t *testing.T) {
@@ -171,13 +257,18 @@ func TestDeadLettersThatThereAreNot(t *testing.T) {
 				t.Errorf("Drop(%q): %d, %v", id, n, err)
 			}
 		}
-		if err := queue.Replay(ctx, broken); !errors.Is(err, scales.ErrNoDeadLetter) {
-			t.Errorf("what is no job: %v", err)
+		for _, id := range []string{broken, g.bury("1", "no request")} {
+			if err := queue.Replay(ctx, id); !errors.Is(err, scales.ErrNoJob) {
+				t.Errorf("what is no job: %v", err)
+			}
+			if n, err := queue.Drop(ctx, id); n != 1 || err != nil {
+				t.Errorf("%d, %v", n, err)
+			}
 		}
 		if n, err := queue.Drop(ctx); n != 0 || err != nil {
 			t.Errorf("nothing: %d, %v", n, err)
 		}
-		if n, err := queue.Drop(ctx, broken, "1-1"); n != 1 || err != nil {
+		if n, err := queue.Drop(ctx, g.bury("1", post), "1-1"); n != 1 || err != nil {
 			t.Errorf("%d, %v", n, err)
 		}
 		g.letters(0)

@@ -8,6 +8,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/itscales/scales/internal/field"
+	"github.com/itscales/scales/internal/jobqueue"
 	"github.com/itscales/scales/internal/localcopy"
 )
 
@@ -49,6 +51,10 @@ type serverConfig struct {
 	bodyMemory  int64
 	bodyTimeout time.Duration
 	maxQueue    int
+	keepReplies time.Duration
+	maxKept     jobqueue.Limit
+	identity    []string
+	accept      bool
 	delegate    func(*http.Request) bool
 	notFound    http.Handler
 	reserved    string
@@ -57,6 +63,7 @@ type serverConfig struct {
 func defaultServerConfig() serverConfig {
 	return serverConfig{
 		read: defaultReadConfig(), deadline: 15 * time.Second, maxBody: 1 << 20, bodyMemory: 256 << 20, bodyTimeout: 10 * time.Second, maxQueue: 10_000, reserved: "/.scales/",
+		keepReplies: 24 * time.Hour, maxKept: jobqueue.Limit{Jobs: 100_000, Bytes: 256 << 20}, identity: []string{"Authorization", "Cookie"},
 	}
 }
 
@@ -89,6 +96,38 @@ func QueueLength(n int) ServerOption {
 	return serverOption(func(c *serverConfig) { c.maxQueue = n })
 }
 
+// KeepReplies sets how long the reply to a request with an Idempotency-Key is kept, and how long the status resource of one
+// with "Prefer: respond-async" is there, from when there is a reply. So long, too, may a request that was answered 202 wait for
+// a worker. 0 turns both fields off: they travel to the application then. At least a second; default 24 hours.
+//
+// A request with the Idempotency-Key of an earlier one gets the reply to that (Scales-Reply: stored), or waits for it, whichever
+// server it comes to. What was not carried out, because it came too late for a worker or its handler has panicked, leaves the
+// key free. Of one that may have been carried out while its worker died the answer 502 is kept like a reply, because running it
+// again could double it.
+func KeepReplies(d time.Duration) ServerOption {
+	return serverOption(func(c *serverConfig) { c.keepReplies = d })
+}
+
+// MaxReplies limits the replies that are kept: their number, those that are still to come counted, and when one more may come
+// their bytes. Further requests with an Idempotency-Key, or that may be answered 202, are answered 503. Default 100,000 and
+// 256 MiB.
+func MaxReplies(n int, bytes int64) ServerOption {
+	return serverOption(func(c *serverConfig) { c.maxKept = jobqueue.Limit{Jobs: n, Bytes: bytes} })
+}
+
+// Identity names the fields of a request that say from whom it is. Requests with the same Idempotency-Key are the same only if
+// these have the same values, and method, target and Host. Without fields any two clients share their keys. Default
+// Authorization and Cookie.
+func Identity(fields ...string) ServerOption {
+	return serverOption(func(c *serverConfig) { c.identity = fields })
+}
+
+// AcceptLate has requests that have no reply at the Deadline answered 202, as if they had asked for that, and not 503 or 504;
+// delegated reads excepted.
+func AcceptLate() ServerOption {
+	return serverOption(func(c *serverConfig) { c.accept = true })
+}
+
 // Delegate chooses the GET and HEAD requests that travel to a worker as jobs and are never stored: resources that cannot
 // be enumerated, such as "/search?q=…", or that depend on who asks, such as "/me". It is the declared exception to the
 // rule that reads do not reach the application. It must be safe for concurrent use.
@@ -115,6 +154,12 @@ func (c *serverConfig) validate() error {
 	r.that(c.bodyMemory >= c.maxBody, "option BodyMemory: %d is under MaxBody, %d", c.bodyMemory, c.maxBody)
 	r.that(c.bodyTimeout > 0, "option BodyTimeout: %v is not positive", c.bodyTimeout)
 	r.that(c.maxQueue >= 1, "option QueueLength: %d is not positive", c.maxQueue)
+	r.that(c.keepReplies == 0 || c.keepReplies >= time.Second, "option KeepReplies: %v is not 0 and under a second", c.keepReplies)
+	r.that(c.maxKept.Jobs >= 1 && c.maxKept.Bytes >= 1, "option MaxReplies: %d and %d are not positive", c.maxKept.Jobs, c.maxKept.Bytes)
+	for _, name := range c.identity {
+		r.that(field.IsName(name), "option Identity: %q is not the name of a field", name)
+	}
+	r.that(!c.accept || c.keepReplies > 0, "option AcceptLate: without KeepReplies")
 	r.that(len(c.reserved) > 2 && strings.HasPrefix(c.reserved, "/") && strings.HasSuffix(c.reserved, "/"),
 		"option ReservedPrefix: %q does not begin and end with a slash", c.reserved)
 	return r.err()

@@ -51,6 +51,7 @@ type workerConfig struct {
 	lease        time.Duration
 	maxReply     int64
 	maxDead      int
+	repeatKeyed  bool
 	drainTimeout time.Duration
 }
 
@@ -87,6 +88,13 @@ func MaxReply(bytes int64) WorkerOption {
 // MaxDeadLetters sets how many dead letters are kept, approximately; the oldest go first. Default 10,000.
 func MaxDeadLetters(n int) WorkerOption {
 	return workerOption(func(c *workerConfig) { c.maxDead = n })
+}
+
+// RepeatKeyed says that the application itself honours Idempotency-Key: that a request which comes twice with the same key has
+// its effect once. A job that has such a key and whose worker died is then run again, whatever its method, and does not become
+// a dead letter.
+func RepeatKeyed() WorkerOption {
+	return workerOption(func(c *workerConfig) { c.repeatKeyed = true })
 }
 
 // DrainTimeout limits how long Run waits for jobs under way when its context has ended. Other workers finish what is left

@@ -156,8 +156,14 @@ var (
 	// ErrKey means that a key is malformed or too long.
 	ErrKey = errors.New("scales: bad key")
 
-	// ErrNoDeadLetter means that there is no such dead letter (any more), or that it is no job.
+	// ErrNoDeadLetter means that there is no such dead letter (any more).
 	ErrNoDeadLetter = errors.New("scales: no such dead letter")
+
+	// ErrNoJob means that a dead letter is no job that could be run.
+	ErrNoJob = errors.New("scales: the dead letter is no job")
+
+	// ErrQueueFull means that too many jobs are in the queue.
+	ErrQueueFull = errors.New("scales: the queue is full")
 
 	// ErrGroup means that a group is not printable ASCII, or too long.
 	ErrGroup = errors.New("scales: bad group")
@@ -253,6 +259,15 @@ func Writer(ctx context.Context) CacheWriter {
 func WriterFrom(ctx context.Context) (CacheWriter, bool) {
 	w, ok := ctx.Value(writerKey).(*jobWriter)
 	return w, ok
+}
+
+// JobID returns the id of the job that a request is, "" outside a worker. A job that is run again, or is replayed as a dead
+// letter, has its id still. It cannot be guessed.
+func JobID(ctx context.Context) string {
+	if w, ok := ctx.Value(writerKey).(*jobWriter); ok {
+		return w.job
+	}
+	return ""
 }
 
 // Rendering reports whether a request is a render: a GET whose answer goes into the cache for everybody.

@@ -246,7 +246,7 @@ func TestAJobThatNobodyBeginsIsWithdrawnAndOneThatRunsIsNot(t *testing.T) {
 	s.send("POST", "/second", "").problem(t, 503, "not-started")
 	(<-first).problem(t, 504, "still-running")
 	close(release)
-	s.send("POST", "/third", "").is(t, 200, "")
+	s.second().send("POST", "/third", "").is(t, 200, "") // however busy the machine is
 	if path := <-began; path != "/third" {
 		t.Errorf("%s ran although it was withdrawn", path)
 	}

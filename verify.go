@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"slices"
 	"sync"
 	"time"
 
@@ -14,7 +13,6 @@ import (
 	"github.com/itscales/scales/internal/message"
 	"github.com/itscales/scales/internal/partition"
 	"github.com/itscales/scales/internal/render"
-	"github.com/itscales/scales/internal/streamid"
 )
 
 // A DriftKind is a way in which the cache can differ from the application.
@@ -349,20 +347,15 @@ func (v *verification) note(f Finding, written int64) {
 
 // explain says of each finding whether a dead letter may be the reason.
 func (v *verification) explain(ctx context.Context) error {
-	var letters []int64 // when they were given up, in µs
-	for letter, err := range v.cache.Queue().DeadLetters(ctx) {
-		if err != nil {
-			return err
-		}
-		if letter.Drift {
-			letters = append(letters, streamid.Time(letter.ID))
-		}
+	letters, err := jobqueue.Drifts(ctx, v.cache.rdb, v.cache.queuePrefix())
+	if err != nil {
+		return v.cache.unavailable(err)
 	}
 	v.report.DeadLetters = len(letters)
-	if len(letters) == 0 {
-		return nil
+	var latest int64
+	for _, letter := range letters {
+		latest = max(latest, letter.Died)
 	}
-	latest := slices.Max(letters)
 	for i := range v.report.Findings {
 		f := &v.report.Findings[i]
 		f.Explained = f.Kind.Drift() && latest >= v.written[i]

@@ -119,6 +119,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		JobTimeout:   w.config.jobTimeout,
 		DrainTimeout: w.config.drainTimeout,
 		MaxReply:     w.config.maxReply,
+		RepeatKeyed:  w.config.repeatKeyed,
 		Logger:       w.cache.config.logger,
 		Outage:       w.cache.outage,
 	})

@@ -61,7 +61,7 @@ func newOurs(ctx context.Context, rdb redis.UniversalClient, slots int) (*ours, 
 
 func (o *ours) do(ctx context.Context, request string) (string, error) {
 	job := jobqueue.Job{ID: jobqueue.NewID(), Scheme: "http", Remote: "192.0.2.1:40000", Request: request}
-	reply, err := o.producer.Do(ctx, job, callTimeout)
+	reply, err := o.producer.Do(ctx, job, jobqueue.Patience{Wait: callTimeout})
 	if err != nil {
 		select {
 		case failed := <-o.failed:

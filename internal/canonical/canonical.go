@@ -76,7 +76,7 @@ func (r *Rules) Key(host, escapedPath, rawQuery string) (string, error) {
 		}
 		host = known
 	}
-	path, err := canonicalPath(escapedPath)
+	path, err := Path(escapedPath)
 	if err != nil {
 		return "", err
 	}

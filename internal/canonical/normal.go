@@ -44,9 +44,9 @@ func makeClasses() (table [256]class) {
 	return table
 }
 
-// canonicalPath returns the canonical form of a path. It returns the path
+// Path returns the canonical form of a path. It returns the path
 // itself if it is in this form.
-func canonicalPath(path string) (string, error) {
+func Path(path string) (string, error) {
 	switch {
 	case path == "":
 		return "/", nil

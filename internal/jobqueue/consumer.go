@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -21,11 +23,15 @@ const FetchBlock = 500 * time.Millisecond
 type Delivery struct {
 	Job
 	Server string // whose stream of replies the answer goes to
+	Keep   int64  // how long the reply is kept, in ms; 0 for a job that is not tracked
 
 	StreamID   string
 	Deliveries int64
 	Consumer   string
 	asked      time.Time // when the call was sent that brought it
+
+	// FreesScope is set by who settles a tracked job that was not carried out: the next one of its scope is a new job.
+	FreesScope bool
 
 	// Decided is true for a job of a dead worker whose application had answered. Owed is what it left to do.
 	Decided bool
@@ -64,6 +70,17 @@ type Consumer struct {
 type settle struct {
 	kind, first, second string
 	delivery            *Delivery
+}
+
+// keep is what the script is told.
+func (d *Delivery) keep() string {
+	switch {
+	case d.Keep <= 0:
+		return ""
+	case d.FreesScope:
+		return strconv.FormatInt(d.Keep, 10) + " free"
+	}
+	return strconv.FormatInt(d.Keep, 10)
 }
 
 // NewConsumer returns a consumer; it does no I/O. lease is how long its heartbeat may stand still before others take its
@@ -125,7 +142,7 @@ func (c *Consumer) Fetch(ctx context.Context, n int) ([]*Delivery, error) {
 // fill reads the fields of a job's record.
 func (d *Delivery) fill(field func(string) string) {
 	d.ID, d.Server, d.Scheme, d.Remote, d.Request = field("id"), field("server"), field("scheme"), field("remote"), field("request")
-	d.Deadline = number(field("deadline"))
+	d.Deadline, d.Keep = number(field("deadline")), number(field("keep"))
 	switch {
 	case d.ID == "" || d.Request == "" || d.Deadline <= 0:
 		d.Broken = errors.New("the record lacks a field of a job")
@@ -179,19 +196,45 @@ func (c *Consumer) sendSettles(steps []settle) ([]bool, error) {
 	return results, nil
 }
 
+// A tracked job may be waited for at servers that its record does not name. Whoever settles it learns of them by trying, and
+// tries again with their streams of replies, so that reply and acknowledgement are one atomic step.
 func (c *Consumer) sendSettlesOf(consumer string, steps []settle, indexes []int, results []bool) error {
+	var servers []string
+	for range maxServers {
+		again, missing, err := c.trySettlesOf(consumer, steps, indexes, results, servers)
+		if err != nil || len(again) == 0 {
+			return err
+		}
+		indexes, servers = again, append(servers, missing...)
+		slices.Sort(servers)
+		servers = slices.Compact(servers)
+	}
+	return fmt.Errorf("settle script: jobs are waited for at over %d servers", maxServers)
+}
+
+// maxServers is how often at most the servers that wait for a job are found to be more.
+const maxServers = 1000
+
+// trySettlesOf returns the steps that were not taken because there are servers missing.
+func (c *Consumer) trySettlesOf(
+	consumer string, steps []settle, indexes []int, results []bool, servers []string,
+) (again []int, missing []string, err error) {
 	// Replies may have many megabytes; giving up too early would mean to send them again and again.
 	ctx, cancel := context.WithTimeout(context.Background(), 10*c.config.Timeout)
 	defer cancel()
-	keys := []string{c.keys.jobs, c.keys.held, c.keys.owed, c.keys.dead, c.keys.statistics}
+	keys := append([]string{c.keys.jobs, c.keys.held, c.keys.owed, c.keys.dead}, c.keys.tracking()...)
 	streams := make(map[string]int)
-	args := make([]any, 0, 5+7*len(indexes))
+	for _, server := range servers {
+		keys = append(keys, c.keys.replies+server)
+		streams[server] = len(keys)
+	}
+	args := make([]any, 0, 5+8*len(indexes))
 	args = append(args, consumer, c.config.Retention.Milliseconds(), c.config.MaxDead, "", "")
 	oldest, newest := steps[indexes[0]].delivery.StreamID, steps[indexes[0]].delivery.StreamID
 	for _, i := range indexes {
 		s := &steps[i]
 		at, ok := streams[s.delivery.Server]
-		if !ok && s.delivery.Server != Nobody {
+		if !ok && !s.delivery.Unattended() {
 			keys = append(keys, c.keys.replies+s.delivery.Server)
 			at = len(keys)
 			streams[s.delivery.Server] = at
@@ -201,22 +244,30 @@ func (c *Consumer) sendSettlesOf(consumer string, steps []settle, indexes []int,
 		} else if streamid.Less(newest, s.delivery.StreamID) {
 			newest = s.delivery.StreamID
 		}
-		args = append(args, s.kind, s.delivery.StreamID, s.delivery.Deliveries, s.delivery.ID, at, s.first, s.second)
+		args = append(args, s.kind, s.delivery.StreamID, s.delivery.Deliveries, s.delivery.ID, at,
+			s.delivery.keep(), s.first, s.second)
 	}
 	args[3], args[4] = oldest, newest
 	gone, err := run(ctx, c.config.Client, c.scripts.settle, keys, args)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	for _, i := range indexes {
 		results[i] = true
 	}
 	for _, n := range gone {
-		if at := number(n); at < 0 || at >= int64(len(indexes)) {
-			return fmt.Errorf("settle script: job %d of %d", at, len(indexes))
-		} else {
-			results[indexes[at]] = false
+		of := []string{strconv.FormatInt(number(n), 10)}
+		if said, ok := n.(string); ok {
+			of = strings.Fields(said)
+		}
+		at, err := strconv.Atoi(of[0])
+		if err != nil || at < 0 || at >= len(indexes) {
+			return nil, nil, fmt.Errorf("settle script: job %q of %d", of[0], len(indexes))
+		}
+		results[indexes[at]] = false
+		if len(of) > 1 {
+			again, missing = append(again, indexes[at]), append(missing, of[1:]...)
 		}
 	}
-	return nil
+	return again, missing, nil
 }

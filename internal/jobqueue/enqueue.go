@@ -23,9 +23,12 @@ const (
 	trimInterval = 10 * time.Millisecond
 )
 
-// enqueued is what became of a job that was to be enqueued: it has an id in the stream, or there is an error.
+// enqueued is what became of a job that was to be enqueued: it has an id in the stream, or there is a reply to one of its
+// scope, or an error.
 type enqueued struct {
 	id          string
+	joined      string // the job of its scope that has that id, if it is not the job itself
+	kept        string // the job of its scope whose reply is kept
 	err         error
 	incarnation string
 	redis       string
@@ -45,10 +48,14 @@ func (p *Producer) sendEnqueues(jobs []Job) ([]enqueued, error) {
 
 // noteEnqueued notes what became of a job that somebody may wait for. The caller holds mu.
 func (p *Producer) noteEnqueued(id string, result enqueued) {
-	if result.err != nil {
+	switch w, ok := p.waiting[id]; {
+	case result.err != nil:
 		p.tell(id, outcome{err: result.err})
-	} else if w, ok := p.waiting[id]; ok {
-		w.at, w.incarnation, w.redis, w.since = result.id, result.incarnation, result.redis, result.now
+	case result.kept != "":
+		p.tell(id, outcome{kept: result.kept})
+	case ok:
+		w.at, w.joined = result.id, result.joined
+		w.incarnation, w.redis, w.since = result.incarnation, result.redis, result.now
 	}
 }
 
@@ -77,13 +84,13 @@ func (p *Producer) tryEnqueues(jobs []Job) ([]enqueued, error) {
 		}
 	}
 	c := p.newCall()
-	args := make([]any, 0, 5+5*len(jobs))
-	args = append(args, c.admitBy, p.config.MaxQueue, p.trim(), p.server, c.name)
+	args := make([]any, 0, 7+6*len(jobs))
+	args = append(args, c.admitBy, p.config.MaxQueue, p.trim(), p.server, c.name, p.config.MaxKept.Jobs, p.config.MaxKept.Bytes)
 	for i := range jobs {
 		job := &jobs[i]
-		args = append(args, job.ID, job.Deadline, job.Scheme, job.Remote, job.Request)
+		args = append(args, job.ID, job.Deadline, job.Scheme, job.Remote, job.Request, job.Tracking.argument())
 	}
-	keys := []string{p.keys.jobs, p.seen(c.span()), p.seen(c.span() - 2), p.keys.replies, p.config.Meta}
+	keys := append([]string{p.keys.jobs, p.seen(c.span()), p.seen(c.span() - 2), p.keys.replies, p.config.Meta}, p.keys.tracking()...)
 	reply, err := run(ctx, p.config.Client, p.scripts.enqueue, keys, args)
 	var refusal redis.Error
 	if errors.As(err, &refusal) {
@@ -114,6 +121,13 @@ func enqueuedOf(said string) enqueued {
 		return enqueued{err: ErrFull}
 	case "late":
 		return enqueued{err: fmt.Errorf("%w: Redis answered too late", ErrUnavailable)}
+	case "other":
+		return enqueued{err: ErrPayload}
+	case "crowded":
+		return enqueued{err: ErrCrowded}
+	}
+	if e, ok := trackedOf(said); ok {
+		return e
 	}
 	return enqueued{id: said}
 }
@@ -166,21 +180,24 @@ func (p *Producer) refused(ctx context.Context, c call, n int, refusal error) ([
 	return results, nil
 }
 
-func (p *Producer) sendWithdrawals(jobs [][2]string) ([]string, error) {
+// A withdrawal is a caller that waits no longer: its id, the stream id of the job, and the job's id where that is tracked.
+type withdrawal struct{ id, at, job string }
+
+func (p *Producer) sendWithdrawals(callers []withdrawal) ([]string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), p.config.Timeout)
 	defer cancel()
-	var args []any
-	for _, job := range jobs {
-		args = append(args, job[0], job[1])
+	args := []any{p.server}
+	for _, c := range callers {
+		args = append(args, c.id, c.at, c.job)
 	}
-	reply, err := run(ctx, p.config.Client, p.scripts.withdraw, []string{p.keys.jobs, p.keys.withdrawn}, args)
+	reply, err := run(ctx, p.config.Client, p.scripts.withdraw, append([]string{p.keys.jobs, p.keys.withdrawn}, p.keys.tracking()...), args)
 	if err != nil {
 		return nil, err
 	}
-	if err := expect(reply, len(jobs), "withdraw"); err != nil {
+	if err := expect(reply, len(callers), "withdraw"); err != nil {
 		return nil, err
 	}
-	outcomes := make([]string, len(jobs))
+	outcomes := make([]string, len(callers))
 	for i := range outcomes {
 		outcomes[i] = text(reply[i])
 	}

@@ -44,6 +44,7 @@ type Config struct {
 	Meta      string // name of the meta hash in that slot
 	Timeout   time.Duration
 	MaxQueue  int           // producers: the longest queue
+	MaxKept   Limit         // producers: of tracked jobs; none may be tracked where it is zero
 	MaxDead   int           // consumers: how many dead letters are kept
 	Retention time.Duration // consumers: how long replies that nobody reads are kept
 	Logger    *slog.Logger
@@ -57,12 +58,17 @@ type Job struct {
 	Remote   string
 	Request  string // the encoded request, see package message
 	Deadline int64  // in µs of Redis's clock; set by the producer
+	Tracking Tracking
 }
 
 // A Reply is the answer to a job. In Redis it is a line with Log, then Text.
 type Reply struct {
 	Log  string // how far the change logs have come that the job has written to, see partition.Reach; "" if it has written nothing
 	Text string // the encoded response, see package message
+
+	// Job is whose reply this is, where it is that of a tracked job. Stored means that it was there before it was asked for.
+	Job    string
+	Stored bool
 }
 
 func (r Reply) record() string { return r.Log + "\n" + r.Text }
@@ -70,11 +76,12 @@ func (r Reply) record() string { return r.Log + "\n" + r.Text }
 // parseReply reads the record of a reply. One without a line of its own has no text, which is no response.
 func parseReply(record string) Reply {
 	log, text, _ := strings.Cut(record, "\n")
-	return Reply{log, text}
+	return Reply{Log: log, Text: text}
 }
 
 type keys struct {
 	jobs, held, owed, dead, replayed, statistics, workers, withdrawn, replies, seen string
+	tracked, scopes, kept, lives, waiters                                           string
 }
 
 func newKeys(prefix string) keys {
@@ -82,6 +89,7 @@ func newKeys(prefix string) keys {
 	return keys{
 		jobs: q + "jobs", held: q + "held", owed: q + "owed", dead: q + "dead", replayed: q + "replayed", statistics: q + "statistics",
 		workers: q + "workers", withdrawn: q + "withdrawn", replies: q + "replies:", seen: q + "seen:",
+		tracked: q + "tracked", scopes: q + "scopes", kept: q + "kept", lives: q + "lives", waiters: q + "waiters",
 	}
 }
 
@@ -146,7 +154,12 @@ func Count(ctx context.Context, client redis.UniversalClient, prefix string) (Co
 
 // Span returns the ids of the oldest and the newest job in the queue, "" if there is none.
 func Span(ctx context.Context, client redis.UniversalClient, prefix string) (oldest, newest string, err error) {
-	reply, err := run(ctx, client, spanOfJobs, []string{newKeys(prefix).jobs}, nil)
+	return span(ctx, client, newKeys(prefix).jobs)
+}
+
+// span returns the ids of the oldest and the newest entry of a stream, "" if there is none.
+func span(ctx context.Context, client redis.UniversalClient, stream string) (oldest, newest string, err error) {
+	reply, err := run(ctx, client, spanOfStream, []string{stream}, nil)
 	if err != nil {
 		return "", "", err
 	}
@@ -156,10 +169,10 @@ func Span(ctx context.Context, client redis.UniversalClient, prefix string) (old
 	return text(reply[0]), text(reply[1]), nil
 }
 
-// spanOfJobs returns the ids of the oldest and the newest job, without their requests, which may be large.
+// spanOfStream returns the ids of the oldest and the newest entry, without their content, which may be large.
 //
-//	KEYS[1] jobs
-var spanOfJobs = redis.NewScript(`
+//	KEYS[1] the stream
+var spanOfStream = redis.NewScript(`
 local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
 local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
 return {first and first[1] or '', last and last[1] or ''}

@@ -102,7 +102,7 @@ type answer struct {
 func do(p *jobqueue.Producer, ctx context.Context, request string, wait time.Duration) <-chan answer {
 	answers := make(chan answer, 1)
 	go func() {
-		reply, err := p.Do(ctx, jobqueue.Job{ID: jobqueue.NewID(), Scheme: "http", Remote: "192.0.2.9:1", Request: request}, wait)
+		reply, err := p.Do(ctx, jobqueue.Job{ID: jobqueue.NewID(), Scheme: "http", Remote: "192.0.2.9:1", Request: request}, jobqueue.Patience{Wait: wait})
 		answers <- answer{reply.Text, err}
 	}()
 	return answers
@@ -391,7 +391,7 @@ func TestABrokenRecordIsADeadLetter(t *testing.T) {
 		}
 		moved, err := c.Bury(context.Background(), d, "sorry", "broken", true)
 		ok(t, moved, err)
-		letters, err := jobqueue.DeadLetters(context.Background(), f.config.Client, f.config.Prefix, "", 10)
+		letters, err := jobqueue.DeadLetters(context.Background(), f.config.Client, f.config.Prefix, "", "+", 10)
 		if err != nil || len(letters) != 1 || letters[0].Reason != "broken" || !letters[0].Drift {
 			t.Errorf("%+v, %v", letters, err)
 		}

@@ -76,7 +76,7 @@ func (c *Consumer) beat(ctx context.Context, join bool) (others map[string]strin
 	}
 	id, sent := c.ID(), time.Now()
 	args := []any{id, c.BeatInterval().Microseconds(), c.slots, flag}
-	reply, err := run(ctx, c.config.Client, c.scripts.beat, []string{c.keys.workers, c.keys.jobs}, args)
+	reply, err := run(ctx, c.config.Client, c.scripts.beat, append([]string{c.keys.workers, c.keys.jobs}, c.keys.tracking()...), args)
 	if err != nil {
 		return nil, 0, err
 	}

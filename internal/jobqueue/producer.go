@@ -1,9 +1,11 @@
 package jobqueue
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,7 +32,7 @@ type Producer struct {
 	server  string // a fresh id per start names the stream of replies
 
 	enqueues    *batch.Batcher[Job, enqueued]
-	withdrawals *batch.Batcher[[2]string, string]
+	withdrawals *batch.Batcher[withdrawal, string]
 	looks       *batch.Batcher[struct{}, status]
 	clock       redisClock
 	blind       atomic.Int64 // when a look at Redis failed, in ns; 0 once one has succeeded
@@ -57,7 +59,8 @@ type Producer struct {
 type waiter struct {
 	outcomes chan outcome
 
-	at string // its id in the stream of jobs; unknown before Redis took it
+	at     string // the job's id in the stream of jobs; unknown before Redis took it
+	joined string // the job waited for, where it is not the caller's own
 
 	// What Redis was when it took the job, and when, by its clock; unknown before that.
 	incarnation string
@@ -65,9 +68,10 @@ type waiter struct {
 	since       int64
 }
 
-// An outcome is what a caller is told: a reply, or why there will be none.
+// An outcome is what a caller is told: a reply, whose reply is kept, or why there will be none.
 type outcome struct {
 	reply Reply
+	kept  string
 	err   error
 }
 
@@ -91,7 +95,7 @@ func NewProducer(config Config) *Producer {
 	p.enqueues = batch.New(batch.Config[Job, enqueued]{
 		Send: p.sendEnqueues, FullFlights: 1, Patience: config.Timeout, Weight: func(j Job) int { return len(j.Request) },
 	})
-	p.withdrawals = batch.New(batch.Config[[2]string, string]{Send: p.sendWithdrawals, Patience: config.Timeout})
+	p.withdrawals = batch.New(batch.Config[withdrawal, string]{Send: p.sendWithdrawals, Patience: config.Timeout})
 	p.looks = batch.New(batch.Config[struct{}, status]{Send: p.sendLooks, Patience: config.Timeout, MaxCalls: 1 << 20})
 	return p
 }
@@ -174,14 +178,34 @@ func (p *Producer) learn(s status) {
 	}
 }
 
-// Do enqueues a job and waits for its reply until the time is up or ctx ends; then it withdraws the job. The errors are
-// those of this package.
-func (p *Producer) Do(ctx context.Context, job Job, wait time.Duration) (Reply, error) {
+// Patience is how long a job, and the caller who waits for its reply, have time.
+type Patience struct {
+	Wait time.Duration // of the caller
+
+	// Begin is how long the job may wait for a worker, and be repeated. If it is zero, that is Wait.
+	Begin time.Duration
+
+	// Accept lets a tracked job without a reply at the end of Wait go on: that is ErrAccepted. Else it is withdrawn.
+	Accept bool
+}
+
+// Do enqueues a job and waits for its reply until the time is up or ctx ends; then it withdraws the job, if no worker has
+// begun it and nobody else waits for it. The errors are those of this package. With ErrAccepted the reply has the job's ID.
+func (p *Producer) Do(ctx context.Context, job Job, patience Patience) (Reply, error) {
+	reply, err := p.do(ctx, job, patience)
+	if job.Tracking.Keep > 0 && reply.Job == "" {
+		reply.Job = job.ID
+	}
+	return reply, err
+}
+
+func (p *Producer) do(ctx context.Context, job Job, patience Patience) (Reply, error) {
 	if err := p.Admit(ctx); err != nil {
 		return Reply{}, err
 	}
 	redisTime, _ := p.clock.now()
-	job.Deadline = redisTime + wait.Microseconds()
+	wait := patience.Wait
+	job.Deadline = redisTime + max(patience.Begin, wait).Microseconds()
 	begin := time.Now()
 
 	waiter, err := p.register(job.ID)
@@ -193,13 +217,13 @@ func (p *Producer) Do(ctx context.Context, job Job, wait time.Duration) (Reply, 
 	// The answer to the enqueue is not waited for: the reply comes after it, and where there will be no reply
 	// sendEnqueues tells the waiter. So this goroutine wakes up once.
 	call := p.enqueues.Start(job)
-	patience := p.config.Timeout * 3 / 2 // until the job has left
-	timer := time.NewTimer(min(wait, patience))
+	leaving := p.config.Timeout * 3 / 2 // until the job has left
+	timer := time.NewTimer(min(wait, leaving))
 	defer timer.Stop()
 	for {
 		select {
 		case o := <-waiter:
-			return o.reply, o.err
+			return p.open(ctx, o)
 		case <-timer.C:
 			if left := time.Until(begin.Add(wait)); left > 0 {
 				if call.GiveUp() {
@@ -210,31 +234,44 @@ func (p *Producer) Do(ctx context.Context, job Job, wait time.Duration) (Reply, 
 			}
 		case <-ctx.Done():
 		}
-		return p.giveUp(job.ID, call, begin.Add(patience), waiter)
+		// A client that leaves early must not hide the id that withdraws its job, so the answer to the enqueue is waited for.
+		taken, err := p.awaitEnqueued(job.ID, call, begin.Add(leaving))
+		switch {
+		case err != nil:
+			return Reply{}, err
+		case taken.kept != "":
+			return p.fetchKept(ctx, taken.kept)
+		case patience.Accept && ctx.Err() == nil:
+			return Reply{Job: taken.joined}, ErrAccepted
+		}
+		return p.giveUp(job, taken, waiter)
 	}
 }
 
+// open returns what a caller was told. The reply itself is fetched where only its place is known.
+func (p *Producer) open(ctx context.Context, o outcome) (Reply, error) {
+	if o.kept != "" {
+		return p.fetchKept(ctx, o.kept)
+	}
+	return o.reply, o.err
+}
+
 // giveUp withdraws a job. A reply that arrives meanwhile is still taken.
-func (p *Producer) giveUp(id string, call batch.Call[Job, enqueued], until time.Time, waiter <-chan outcome) (Reply, error) {
-	at, err := enqueuedAt(call, until)
-	if err != nil {
-		return Reply{}, err
-	}
-	if at == "" {
-		at, _ = p.taken(id)
-	}
-	if at == "" {
-		return Reply{}, fmt.Errorf("%w: Redis did not answer when it was enqueued", ErrUnknown)
-	}
+func (p *Producer) giveUp(job Job, taken enqueued, waiter <-chan outcome) (Reply, error) {
+	id := job.ID
 	ctx, cancel := context.WithTimeout(context.Background(), p.config.Timeout)
 	defer cancel()
-	fate, err := p.withdrawals.Do(ctx, [2]string{id, at})
+	w := withdrawal{id: id, at: taken.id}
+	if job.Tracking.Keep > 0 {
+		w.job = cmp.Or(taken.joined, id)
+	}
+	fate, err := p.withdrawals.Do(ctx, w)
 	switch {
 	case err != nil:
 		return Reply{}, fmt.Errorf("%w: it could not be withdrawn: %w", ErrUnknown, err)
 	case fate == "withdrawn":
 		// A Redis that was replaced may have forgotten that a worker took the job.
-		if _, taker := p.taken(id); taker != "" && p.identity(ctx) != taker {
+		if taker := p.taken(id).redis; taker != "" && p.identity(ctx) != taker {
 			return Reply{}, fmt.Errorf("%w: Redis was restarted or replaced", ErrUnknown)
 		}
 		return Reply{}, ErrWithdrawn
@@ -244,36 +281,37 @@ func (p *Producer) giveUp(id string, call batch.Call[Job, enqueued], until time.
 	// The job is finished, so its reply was stored before: it is on its way to us, or it is lost.
 	select {
 	case o := <-waiter:
-		return o.reply, o.err
+		return p.open(ctx, o)
 	case <-ctx.Done():
 	}
 	return Reply{}, fmt.Errorf("%w: it is no longer in the queue", ErrUnknown)
 }
 
-// taken returns what is known of Redis's taking a job that somebody waits for: its stream id, and the identity of the Redis;
-// each "" where it is not known.
-func (p *Producer) taken(id string) (at, identity string) {
+// taken returns what is known of Redis's taking a job that somebody waits for. What is not known is "".
+func (p *Producer) taken(id string) (e enqueued) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if w, ok := p.waiting[id]; ok {
-		return w.at, w.redis
+		e.id, e.joined, e.redis = w.at, w.joined, w.redis
 	}
-	return "", ""
+	return e
 }
 
-// enqueuedAt returns the stream id of a job, or "" where it is not known whether the job was enqueued. A client that
-// leaves early must not hide the id that withdraws its job, so the answer to the enqueue is waited for.
-func enqueuedAt(call batch.Call[Job, enqueued], until time.Time) (string, error) {
+// awaitEnqueued waits for what becomes of an enqueue, which is an error where nothing was enqueued, or nobody knows.
+func (p *Producer) awaitEnqueued(id string, call batch.Call[Job, enqueued], until time.Time) (enqueued, error) {
 	ctx, cancel := context.WithDeadline(context.Background(), until)
 	defer cancel()
 	result, err := call.Wait(ctx)
 	switch {
 	case errors.Is(err, batch.ErrNotSent):
-		return "", fmt.Errorf("%w: %w", ErrUnavailable, err)
+		return enqueued{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	case err != nil:
-		return "", nil
+		result = p.taken(id) // it was looked into
 	}
-	return result.id, result.err
+	if result.err == nil && result.id == "" && result.kept == "" {
+		result.err = fmt.Errorf("%w: Redis did not answer when it was enqueued", ErrUnknown)
+	}
+	return result, result.err
 }
 
 func (p *Producer) register(id string) (<-chan outcome, error) {
@@ -368,8 +406,12 @@ func (p *Producer) deliver(messages []redis.XMessage) {
 	defer p.mu.Unlock()
 	for _, message := range messages {
 		p.read = message.ID
-		for id, reply := range message.Values {
-			p.tell(id, outcome{reply: parseReply(text(reply))})
+		for id, record := range message.Values {
+			record := text(record)
+			if first, ok := strings.CutPrefix(record, "="); ok { // the same as that of another caller
+				record = text(message.Values[first])
+			}
+			p.tell(id, outcome{reply: parseReply(record)})
 		}
 	}
 }

@@ -2,6 +2,7 @@ package jobqueue
 
 import (
 	"strconv"
+	"strings"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -17,6 +18,12 @@ type Guards struct {
 	// NoIdempotentEnqueue lets a job that is sent twice be enqueued twice.
 	NoIdempotentEnqueue bool
 
+	// NoScopes enqueues a job although another one of its scope is known.
+	NoScopes bool
+
+	// NoOthers withdraws a job although others wait for it.
+	NoOthers bool
+
 	// NoRecall leaves those who wait behind an enqueue that got no answer waiting until their deadline.
 	NoRecall bool
 }
@@ -27,13 +34,25 @@ type scripts struct {
 
 func compile(g Guards) scripts {
 	guards := "local CHECK_TOKEN = " + strconv.FormatBool(!g.NoLeaseToken) +
-		"\nlocal CHECK_SEEN = " + strconv.FormatBool(!g.NoIdempotentEnqueue) + "\n"
-	script := func(text string) *redis.Script { return redis.NewScript(guards + prelude + text) }
-	timed := func(text string) *redis.Script { return redis.NewScript(guards + prelude + clock + text) }
+		"\nlocal CHECK_SEEN = " + strconv.FormatBool(!g.NoIdempotentEnqueue) +
+		"\nlocal CHECK_SCOPES = " + strconv.FormatBool(!g.NoScopes) +
+		"\nlocal CHECK_OTHERS = " + strconv.FormatBool(!g.NoOthers) + "\n"
+	script := func(parts ...string) *redis.Script {
+		return redis.NewScript(guards + prelude + strings.Join(parts, ""))
+	}
+	trackingAt := func(key int) string {
+		return "local TRACKING = " + strconv.Itoa(key) + "\nlocal MOST_WAITERS = " + strconv.Itoa(maxWaiters) + tracking
+	}
 	return scripts{
-		enqueue: timed(enqueueScript), recall: timed(recallScript), withdraw: timed(withdrawScript), status: timed(statusScript),
-		beat: timed(beatScript), takeOver: script(takeOverScript), load: script(loadScript),
-		settle: script(settleScript), leave: script(leaveScript),
+		enqueue:  script(clock, trackingAt(6), sweeping, enqueueScript),
+		recall:   script(clock, recallScript),
+		withdraw: script(clock, trackingAt(3), withdrawScript),
+		status:   script(clock, statusScript),
+		beat:     script(clock, trackingAt(3), sweeping, beatScript),
+		takeOver: script(takeOverScript),
+		load:     script(loadScript),
+		settle:   script(trackingAt(5), settleScript),
+		leave:    script(leaveScript),
 	}
 }
 
@@ -60,14 +79,18 @@ local time = t[1] .. string.sub('00000' .. t[2], -6)
 // enqueueScript adds jobs to the queue. A call that is sent again adds nothing, and returns what it returned.
 //
 //	KEYS[1] jobs (stream)   KEYS[2] seen (hash: call to outcomes, of this time span)   KEYS[3] seen, two spans ago
-//	KEYS[4] replies of the server (stream)   KEYS[5] meta of the queue's partition
+//	KEYS[4] replies of the server (stream)   KEYS[5] meta of the queue's partition   KEYS[6…11] see tracking
 //	ARGV[1] admit by (µs)   ARGV[2] longest queue   ARGV[3] id before which replies were read, or ''
 //	ARGV[4] the server   ARGV[5] the call: a name that no other call ever has
-//	ARGV[6…] for each job: id, deadline in µs, scheme, remote address, request
+//	ARGV[6] how many jobs at most are tracked   ARGV[7] how many bytes of replies at most are kept when one more is
+//	ARGV[8…] for each job: id, deadline in µs, scheme, remote address, request, and '' or, for one that is tracked, "<how long
+//	its reply is kept, in ms> <scope or -> <payload or ->"
 //
 // A call that arrives after "admit by" changes nothing, so that calls need to be remembered only until then.
 //
-//	returns {now in µs, incarnation or '', then for each job: its stream id, 'full' or 'late'}
+//	returns {now in µs, incarnation or '', then for each job: its stream id, 'full' or 'late'}; for one that is tracked also
+//	'kept:<job>' (there is a reply of this scope), 'joined:<job>:<stream id>' (one of this scope is under way, whose reply goes
+//	to this caller, too), 'other' (another payload), or 'crowded'
 const enqueueScript = `
 local jobs, seen, replies, server, call = KEYS[1], KEYS[2], KEYS[4], ARGV[4], ARGV[5]
 local reply = {time, redis.call('HGET', KEYS[5], 'incarnation') or ''}
@@ -77,19 +100,45 @@ if outcomes then
   return reply
 end
 if now > tonumber(ARGV[1]) then
-  for _ = 6, #ARGV, 5 do reply[#reply + 1] = 'late' end
+  for _ = 8, #ARGV, 6 do reply[#reply + 1] = 'late' end
   return reply
 end
 local room = tonumber(ARGV[2]) - redis.call('XLEN', jobs)
-for a = 6, #ARGV, 5 do
-  local outcome = 'full'
-  if room > 0 then
-    outcome = redis.call('XADD', jobs, '*', 'id', ARGV[a], 'server', server, 'deadline', ARGV[a + 1],
-      'scheme', ARGV[a + 2], 'remote', ARGV[a + 3], 'request', ARGV[a + 4])
-    room = room - 1
-  end
-  reply[#reply + 1] = outcome
+local function add(a, ...)
+  if room <= 0 then return 'full' end
+  room = room - 1
+  return redis.call('XADD', jobs, '*', 'id', ARGV[a], 'server', server, 'deadline', ARGV[a + 1],
+    'scheme', ARGV[a + 2], 'remote', ARGV[a + 3], 'request', ARGV[a + 4], ...)
 end
+local function known(id, scope, payload)
+  local record = CHECK_SCOPES and scope ~= '-' and redis.call('HGET', scopes, scope)
+  if not record then return end
+  local job, was = string.match(record, '^(%S+) (%S+)$')
+  if was ~= payload then return 'other' end
+  if redis.call('HEXISTS', kept, job) == 1 then return 'kept:' .. job end
+  local waiting = redis.call('HGET', waiters, job) or ''
+  if #waiting > MOST_WAITERS then return 'crowded' end
+  redis.call('HSET', waiters, job, waiting .. ' ' .. server .. ':' .. id)
+  return 'joined:' .. job .. ':' .. string.match(redis.call('HGET', tracked, job), '^%S+')
+end
+local function add_tracked(a)
+  local id = ARGV[a]
+  local ms, scope, payload = string.match(ARGV[a + 5], '^(%d+) (%S+) (%S+)$')
+  sweep(jobs, 5)
+  local outcome = known(id, scope, payload)
+  if outcome then return outcome end
+  if redis.call('ZCARD', lives) >= tonumber(ARGV[6]) or
+    tonumber(redis.call('HGET', statistics, 'kept') or '0') >= tonumber(ARGV[7]) then return 'crowded' end
+  outcome = add(a, 'keep', ms)
+  if outcome ~= 'full' then
+    redis.call('HSET', tracked, id, outcome .. ' ' .. scope)
+    redis.call('HSET', waiters, id, server .. ':' .. id)
+    redis.call('ZADD', lives, string.format('%.0f', now + tonumber(ms) * 1000), id)
+    if scope ~= '-' then redis.call('HSET', scopes, scope, id .. ' ' .. payload) end
+  end
+  return outcome
+end
+for a = 8, #ARGV, 6 do reply[#reply + 1] = (ARGV[a + 5] == '' and add or add_tracked)(a) end
 redis.call('HSET', seen, call, table.concat(reply, ' ', 3))
 if redis.call('HLEN', seen) == 1 then -- the first call of this time span
   redis.call('PEXPIRE', seen, 60000)
@@ -107,24 +156,36 @@ const recallScript = `
 return {time, redis.call('HGET', KEYS[2], 'incarnation') or '', redis.call('HGET', KEYS[1], ARGV[1]) or ''}
 `
 
-// withdrawScript deletes jobs that were never delivered.
+// withdrawScript deletes jobs that were never delivered, and for which nobody else waits.
 //
-//	KEYS[1] jobs   KEYS[2] withdrawn (sorted set: job id by time in µs)
-//	ARGV for each job: id, stream id
-//	returns for each job: 'withdrawn'; 'started' if a worker has it; 'gone' if it is finished or lost
+//	KEYS[1] jobs   KEYS[2] withdrawn (sorted set: id of the caller by time in µs)   KEYS[3…8] see tracking
+//	ARGV[1] the server
+//	ARGV[2…] for each caller: its id, the stream id of the job it waits for, and where that is tracked the id of the job, else ''
+//	returns for each: 'withdrawn'; 'started' if a worker has the job, or others wait for it; 'gone' if it is finished or lost
 const withdrawScript = `
 local reply = {}
-for a = 1, #ARGV, 2 do
-  local id, at = ARGV[a], ARGV[a + 1]
+local function others_wait(job, id)
+  local waiting = job ~= '' and redis.call('HGET', waiters, job)
+  if not waiting then return false end
+  local rest = {}
+  for one in string.gmatch(waiting, '%S+') do
+    if one ~= ARGV[1] .. ':' .. id then rest[#rest + 1] = one end
+  end
+  redis.call('HSET', waiters, job, table.concat(rest, ' '))
+  return CHECK_OTHERS and #rest > 0
+end
+for a = 2, #ARGV, 3 do
+  local id, at, job = ARGV[a], ARGV[a + 1], ARGV[a + 2]
   if redis.call('ZSCORE', KEYS[2], id) then
     reply[#reply + 1] = 'withdrawn'
   elseif #list(redis.pcall('XRANGE', KEYS[1], at, at)) == 0 then
     reply[#reply + 1] = 'gone'
-  elseif owner_of(KEYS[1], at) then
+  elseif others_wait(job, id) or owner_of(KEYS[1], at) then
     reply[#reply + 1] = 'started'
   else
     redis.call('XDEL', KEYS[1], at)
     redis.call('ZADD', KEYS[2], time, id)
+    if job ~= '' then forget(job) end
     reply[#reply + 1] = 'withdrawn'
   end
 end
@@ -149,9 +210,10 @@ if entries[1] then last = entries[1][1] end
 return {time, alive, redis.call('XLEN', KEYS[2]), last, redis.call('HGET', KEYS[4], 'incarnation') or ''}
 `
 
-// beatScript is the heartbeat of a worker: it says that the worker lives, and shows it the others.
+// beatScript is the heartbeat of a worker: it says that the worker lives, and shows it the others. It also forgets what was
+// kept of tracked jobs long enough.
 //
-//	KEYS[1] workers (hash: worker id to "beats time interval slots", times in µs)   KEYS[2] jobs
+//	KEYS[1] workers (hash: worker id to "beats time interval slots", times in µs)   KEYS[2] jobs   KEYS[3…8] see tracking
 //	ARGV[1] worker id   ARGV[2] interval in µs   ARGV[3] slots   ARGV[4] '1' to begin, '' to go on
 //	returns {now in µs, 1 or 0, {worker, record, …}, {consumer with pending jobs, …}, how many jobs the worker owns}; 0 if
 //	the worker is not known any more: another has taken over its jobs, or Redis has lost everything
@@ -169,6 +231,7 @@ for _, consumer in ipairs(list(list(redis.pcall('XPENDING', KEYS[2], group))[4])
   consumers[#consumers + 1] = consumer[1]
   if consumer[1] == ARGV[1] then owned = consumer[2] end
 end
+sweep(KEYS[2], 100)
 return {time, known, redis.call('HGETALL', KEYS[1]), consumers, owned}
 `
 
@@ -231,10 +294,10 @@ return reply
 // settleScript moves jobs on. Each is checked for its token: the worker that settles it must own it, in that delivery.
 //
 //	KEYS[1] jobs   KEYS[2] held (hash: stream id to reply)   KEYS[3] owed (hash: stream id to what is owed)
-//	KEYS[4] dead (stream)   KEYS[5] statistics (hash)   KEYS[6…] streams of replies
+//	KEYS[4] dead (stream)   KEYS[5…10] see tracking   KEYS[11…] streams of replies
 //	ARGV[1] the worker   ARGV[2] retention of replies in ms   ARGV[3] how many dead letters are kept
 //	ARGV[4] oldest and ARGV[5] newest stream id of the jobs
-//	ARGV[6…] for each job: kind, stream id, deliveries, job id, index in KEYS of its stream of replies or 0, first, second
+//	ARGV[6…] for each job: kind, stream id, deliveries, job id, index in KEYS of its stream of replies or 0, keep, first, second
 //
 //	decide    the application has answered: first is the reply, to be held; second is what is owed before its release
 //	release   the held reply is sent, the job acknowledged: first is what the reply says of the change logs
@@ -242,13 +305,17 @@ return reply
 //	bury      the job becomes a dead letter: first is the record of the reply or '', second the reason
 //	lose      the same for one that may have been carried out: the cache may have drifted from the application
 //
-//	returns the indexes, from 0, of the jobs that the worker does not own (any more)
+// keep is empty but for a job that is tracked: then how long its reply is kept, in ms, with " free" behind it if its scope is
+// free again.
+//
+//	returns the indexes, from 0, of the jobs that the worker does not own (any more); and as a text "<index> <server> …" where
+//	nothing was done because the streams of these servers, which wait for the job, are not in KEYS
 const settleScript = `
-local jobs, held, owed, dead, statistics = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local jobs, held, owed, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local worker = ARGV[1]
 
 local owns = {}
-local most = (#ARGV - 5) / 7 * 2 + 16
+local most = (#ARGV - 5) / 8 * 2 + 16
 local pending = list(redis.pcall('XPENDING', jobs, group, ARGV[4], ARGV[5], most, worker))
 for _, job in ipairs(pending) do owns[job[1]] = job[4] end
 local function mine(id, deliveries)
@@ -261,56 +328,110 @@ end
 
 local done, acknowledged, decided, answers = {}, {}, {}, {}
 local function answer(stream, job, reply)
-  if stream == '0' then return end -- nobody waits for it
   local to = answers[stream] or {}
   answers[stream] = to
   to[#to + 1] = job
   to[#to + 1] = reply
 end
+
+local streams
+local function stream_of(server)
+  if not streams then
+    streams = {}
+    for i = 11, #KEYS do streams[string.match(KEYS[i], '[^:]+$')] = i end
+  end
+  return streams[server]
+end
+-- Those who wait for a tracked job, and the servers among them whose streams are not in KEYS.
+local function waiting_for(job)
+  local all, missing = {}, ''
+  for server, id in string.gmatch(redis.call('HGET', waiters, job) or '', '([^%s:]+):(%S+)') do
+    local stream = stream_of(server)
+    if stream then all[#all + 1] = {stream, id} else missing = missing .. ' ' .. server end
+  end
+  return all, missing
+end
+local function answer_all(all, job, ms, reply)
+  local first = {}
+  for _, caller in ipairs(all) do
+    local stream, id = caller[1], caller[2]
+    answer(stream, id, first[stream] and '=' .. first[stream] or reply)
+    first[stream] = first[stream] or id
+  end
+  local t = redis.call('TIME')
+  keep(job, reply, tonumber(t[1]) * 1000000 + tonumber(t[2]), ms)
+end
+
+local reply_to
 local function acknowledge(id)
   done[id] = true
   acknowledged[#acknowledged + 1] = id
 end
 
 local does = {}
-does.decide = function(id, job, stream, first, second)
+does.decide = function(id, first, second)
   redis.call('HSET', held, id, first)
   redis.call('HSET', owed, id, second)
 end
-does.release = function(id, job, stream, first)
+does.release = function(id, first)
   local reply = redis.call('HGET', held, id)
-  if reply then answer(stream, job, first .. '\n' .. reply) end
+  if reply then reply_to(first .. '\n' .. reply) end
   decided[#decided + 1] = id
   acknowledge(id)
 end
-does.finish = function(id, job, stream, first)
-  answer(stream, job, first)
+does.finish = function(id, first)
+  reply_to(first)
   acknowledge(id)
 end
-local function bury(id, job, stream, reply, reason, drift)
+local function bury(id, reply, reason, drift)
   local entry = redis.call('XRANGE', jobs, id, id)[1]
   if entry then
-    redis.call('XADD', dead, 'MAXLEN', '~', ARGV[3], '*', 'reason', reason, 'drift', drift, 'queued', id, unpack(entry[2]))
-    redis.call('HINCRBY', statistics, 'dead', 1)
-    redis.call('HINCRBY', statistics, 'drift', drift)
+    -- A replay has drifted, or was queued, when the dead letter was; only a run that may have drifted makes it later.
+    local letter, was = {'reason', reason}, {}
+    for i = 1, #entry[2], 2 do
+      local name, value = entry[2][i], entry[2][i + 1]
+      was[name] = value
+      if name ~= 'drift' and name ~= 'queued' and name ~= 'since' then
+        letter[#letter + 1] = name
+        letter[#letter + 1] = value
+      end
+    end
+    local drifted = was.drift == '1' or drift == '1'
+    for name, value in pairs({drift = drifted and '1' or '0', queued = was.queued or id, since = drift == '0' and was.since or nil}) do
+      letter[#letter + 1] = name
+      letter[#letter + 1] = value
+    end
+    redis.call('XADD', dead, 'MAXLEN', '~', ARGV[3], '*', unpack(letter))
+    if not was.replays then redis.call('HINCRBY', statistics, 'dead', 1) end
+    if drifted and was.drift ~= '1' then redis.call('HINCRBY', statistics, 'drift', 1) end
   end
-  if reply ~= '' then answer(stream, job, reply) end
+  if reply ~= '' then reply_to(reply) end
   acknowledge(id)
 end
-does.bury = function(id, job, stream, first, second) bury(id, job, stream, first, second, '0') end
-does.lose = function(id, job, stream, first, second) bury(id, job, stream, first, second, '1') end
+does.bury = function(id, first, second) bury(id, first, second, '0') end
+does.lose = function(id, first, second) bury(id, first, second, '1') end
 local gone = {}
-for a = 6, #ARGV, 7 do
-  local id = ARGV[a + 1]
-  if not done[id] and mine(id, tonumber(ARGV[a + 2])) then
-    does[ARGV[a]](id, ARGV[a + 3], ARGV[a + 4], ARGV[a + 5], ARGV[a + 6])
+for a = 6, #ARGV, 8 do
+  local kind, id, job, stream = ARGV[a], ARGV[a + 1], ARGV[a + 3], tonumber(ARGV[a + 4])
+  local ms, frees = string.match(ARGV[a + 5], '^(%d+)(.*)$')
+  local all, missing = nil, ''
+  if ms and kind ~= 'decide' then all, missing = waiting_for(job) end
+  if done[id] or not mine(id, tonumber(ARGV[a + 2])) then
+    gone[#gone + 1] = (a - 6) / 8
+  elseif missing ~= '' then
+    gone[#gone + 1] = string.format('%d', (a - 6) / 8) .. missing
   else
-    gone[#gone + 1] = (a - 6) / 7
+    reply_to = function(reply)
+      if all then answer_all(all, job, ms, reply)
+      elseif stream > 0 then answer(stream, job, reply) end -- else nobody waits for it
+    end
+    if ms and frees ~= '' then free(job) end
+    does[kind](id, ARGV[a + 6], ARGV[a + 7])
   end
 end
 
 for stream, to in pairs(answers) do
-  local replies = KEYS[tonumber(stream)]
+  local replies = KEYS[stream]
   redis.call('XADD', replies, 'MAXLEN', '~', 100000, '*', unpack(to))
   redis.call('PEXPIRE', replies, ARGV[2])
 end

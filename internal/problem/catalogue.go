@@ -162,6 +162,42 @@ func ReplyTooLarge(limit int64) Problem {
 		Members: []Member{{"limit", limit}}}
 }
 
+// MalformedIdempotencyKey: the field is not one key.
+func MalformedIdempotencyKey(reason error) Problem {
+	return Problem{Type: "malformed-idempotency-key", Title: "The Idempotency-Key is malformed", Status: http.StatusBadRequest,
+		Detail: reason.Error() + "; the request was not carried out"}
+}
+
+// IdempotencyKeyReused: another request came with the same key before.
+func IdempotencyKeyReused() Problem {
+	return Problem{Type: "idempotency-key-reused", Title: "The Idempotency-Key was used for another request", Status: http.StatusUnprocessableEntity,
+		Detail: "another content came with this Idempotency-Key before; the request was not carried out"}
+}
+
+// RepliesFull: as many replies are kept as may, or as many requests wait for one.
+func RepliesFull(jobs int, bytes int64) Problem {
+	return Problem{Type: "replies-full", Title: "No further replies can be kept", Status: http.StatusServiceUnavailable,
+		Detail: fmt.Sprintf("replies to %d requests or of %d bytes are kept, which is the limit (option MaxReplies), or too many requests wait for the same one; the request was not carried out", jobs, bytes)}
+}
+
+// ReplyForgotten: the request was carried out before, and its reply is no longer kept.
+func ReplyForgotten() Problem {
+	return Problem{Type: "reply-forgotten", Title: "The reply is no longer kept", Status: http.StatusGatewayTimeout,
+		Detail: "the request with this Idempotency-Key was carried out before, and its reply has just been forgotten (option KeepReplies)"}
+}
+
+// JobUnknown: there is no job with that id, or it is no longer known.
+func JobUnknown() Problem {
+	return Problem{Type: "job-unknown", Title: "There is no such job", Status: http.StatusNotFound,
+		Detail: "there is no job with this id, or it is no longer known (option KeepReplies)"}
+}
+
+// MethodNotAllowed: the target has no such method.
+func MethodNotAllowed(method string) Problem {
+	return Problem{Type: "method-not-allowed", Title: "The method is not allowed here", Status: http.StatusMethodNotAllowed,
+		Detail: fmt.Sprintf("the target cannot be asked with the method %q", method)}
+}
+
 // MethodNotSupported: the method is one that no server of Scales carries out.
 func MethodNotSupported(method string) Problem {
 	return Problem{Type: "method-not-supported", Title: "The method is not supported", Status: http.StatusNotImplemented,

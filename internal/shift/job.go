@@ -30,6 +30,7 @@ func (s *shift) serve(d *jobqueue.Delivery, reserved bool) {
 	}
 	request, target, err := parseJob(d)
 	if err != nil {
+		d.Broken = err
 		s.bury(d, step.Pending{}, problem.WorkerDied(), err.Error())
 		return
 	}
@@ -50,27 +51,46 @@ func (s *shift) serve(d *jobqueue.Delivery, reserved bool) {
 	if !s.Guards.NoLook && !s.stillOurs(d) {
 		return
 	}
-	reply, owed := s.execute(d, request, target)
+	result, owed := s.execute(d, request, target)
 	if s.ended.Err() != nil {
 		return // the handler was told to end: what it has answered then is not the answer
 	}
 	release() // a job that waits for renders holds no slot
-	if d.Unattended() && reply.Status >= http.StatusInternalServerError {
-		s.bury(d, owed.Rest(), problem.WorkerDied(), fmt.Sprintf("it was replayed, and answered with status %d", reply.Status))
-		return
+	reply := s.replyTo(d, result)
+	if d.Unattended() {
+		if failure := failureOf(result); failure != "" {
+			s.bury(d, owed.Rest(), problem.WorkerDied(), "it was replayed, and "+failure)
+			return
+		}
+		s.Logger.Info("scales: a dead letter was replayed", "job", d.ID, "status", result.Status)
 	}
 	s.settle(d, reply, owed)
+}
+
+// failureOf says in what a job has failed that nobody waits for, "" if it has not: who would have been told must not be, so
+// nothing that he would want to know may vanish.
+func failureOf(result invoke.Result) string {
+	switch {
+	case result.Panic != nil:
+		return "the application panicked"
+	case result.Aborted, result.Short:
+		return "the application broke off its response"
+	case result.Status >= http.StatusBadRequest:
+		return fmt.Sprintf("answered with status %d", result.Status)
+	}
+	return ""
 }
 
 // isOver ends a job that may not be run, or not any more.
 func (s *shift) isOver(d *jobqueue.Delivery, request *message.Request, target *url.URL) bool {
 	late := s.Consumer.Now() > d.Deadline
 	switch {
-	case !d.First() && (late || !step.Idempotent(request.Method)):
+	case !d.First() && (late || d.Unattended() || !s.mayRepeat(request)):
 		s.bury(d, s.around(request, target), problem.WorkerDied(), "its worker died and it may not be repeated")
 	case late && d.Unattended():
-		s.bury(d, step.Pending{}, problem.WorkerDied(), "it was replayed, and no worker has begun it in time")
+		s.buryUnbegun(d, "it was replayed, and no worker has begun it in time")
 	case late:
+		d.FreesScope = true
 		reply := problem.Expired().Response()
 		reply.Header.Set("Retry-After", "1")
 		s.finish(d, reply)
@@ -104,8 +124,17 @@ func parseJob(d *jobqueue.Delivery) (*message.Request, *url.URL, error) {
 	return request, target, nil
 }
 
-// execute calls the application and returns its reply, and what is owed before that is released.
-func (s *shift) execute(d *jobqueue.Delivery, request *message.Request, target *url.URL) (*message.Response, step.Owed) {
+// mayRepeat reports whether a request may be run again after its worker died.
+func (s *shift) mayRepeat(request *message.Request) bool {
+	if step.Idempotent(request.Method) {
+		return true
+	}
+	key, err := field.IdempotencyKey(request.Header)
+	return s.RepeatKeyed && key != "" && err == nil
+}
+
+// execute calls the application and returns how it has answered, and what is owed before the reply is released.
+func (s *shift) execute(d *jobqueue.Delivery, request *message.Request, target *url.URL) (invoke.Result, step.Owed) {
 	ctx, cancel := context.WithTimeout(s.ended, s.JobTimeout)
 	defer cancel()
 	ctx, buffer := s.Writer(ctx, d.ID)
@@ -122,7 +151,8 @@ func (s *shift) execute(d *jobqueue.Delivery, request *message.Request, target *
 	} else {
 		exchange.Result = invoke.Serve(s.App, r, s.MaxReply)
 	}
-	return s.replyTo(d, exchange.Result), s.Rules.Owe(exchange, s.Exists)
+	d.FreesScope = exchange.Result.Panic != nil
+	return exchange.Result, s.Rules.Owe(exchange, s.Exists)
 }
 
 // replyTo returns what the client is told.
@@ -164,6 +194,9 @@ func (s *shift) settle(d *jobqueue.Delivery, reply *message.Response, owed step.
 	if err != nil {
 		s.Logger.Error("scales: a reply cannot be encoded", "job", d.ID, "error", err)
 		text, _ = encodeReply(problem.ApplicationPanicked().Response())
+	}
+	if d.Unattended() {
+		text = ""
 	}
 	stamped := s.retry(d, "order its writes", func() (bool, error) { return true, s.Renderer.Stamp(s.ended, &owed.Work) })
 	if !stamped {
@@ -247,7 +280,15 @@ func (s *shift) finish(d *jobqueue.Delivery, reply *message.Response) {
 
 // bury makes a job a dead letter, after what it may have changed was made pending.
 func (s *shift) bury(d *jobqueue.Delivery, changed step.Pending, answer problem.Problem, reason string) {
-	drift := d.Broken == nil // what is no job was never carried out
+	s.buryAs(d, changed, answer, reason, d.Broken == nil) // what is no job was never carried out
+}
+
+// buryUnbegun makes a job a dead letter that nobody waits for and no worker has begun.
+func (s *shift) buryUnbegun(d *jobqueue.Delivery, reason string) {
+	s.buryAs(d, step.Pending{}, problem.WorkerDied(), reason, false)
+}
+
+func (s *shift) buryAs(d *jobqueue.Delivery, changed step.Pending, answer problem.Problem, reason string, drift bool) {
 	s.Logger.Error("scales: a job became a dead letter", "job", d.ID, "reason", reason, "cache may have drifted", drift)
 	text, err := encodeReply(answer.Response())
 	if err != nil {

@@ -48,6 +48,7 @@ type Config struct {
 	JobTimeout   time.Duration // of a handler
 	DrainTimeout time.Duration // of the jobs under way when Run is told to end
 	MaxReply     int64         // largest body of a response
+	RepeatKeyed  bool          // jobs with an idempotency key are repeated, whatever their method
 	Logger       *slog.Logger
 	Outage       *outage.Log
 

@@ -85,7 +85,7 @@ func (b *bench) post(path string) error { return b.postWithin(path, 20*time.Seco
 func (b *bench) postWithin(path string, wait time.Duration) error {
 	_, err := b.producer.Do(context.Background(), jobqueue.Job{
 		ID: jobqueue.NewID(), Scheme: "http", Remote: "192.0.2.9:1", Request: "POST " + path + " HTTP/1.1\r\nHost: a\r\n\r\n",
-	}, wait)
+	}, jobqueue.Patience{Wait: wait})
 	return err
 }
 

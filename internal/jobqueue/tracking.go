@@ -1,0 +1,187 @@
+package jobqueue
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// What became of a job that is tracked and has no reply.
+var (
+	// ErrPayload means that another payload came under the same scope before; nothing was enqueued.
+	ErrPayload = errors.New("another payload came under this key")
+	// ErrCrowded means that as many jobs are tracked, or as many callers wait for one, as may; nothing was enqueued.
+	ErrCrowded = errors.New("as many jobs are tracked as may be")
+	// ErrAccepted means that the job goes on, though nobody waits any more; see Patience.
+	ErrAccepted = errors.New("the job was accepted")
+	// ErrForgotten means that the reply was there and is no longer kept.
+	ErrForgotten = errors.New("the reply is no longer kept")
+	// ErrUntracked means that there is no such job, or none that is tracked (any more).
+	ErrUntracked = errors.New("there is no such job")
+)
+
+// Tracking says for which job more is kept than its record, and how long: the reply, and where there is a scope, that no other
+// job of that scope is enqueued. The zero value stands for none.
+type Tracking struct {
+	Keep    time.Duration // of the reply, from when it is there; a whole number of milliseconds
+	Scope   string        // a text without white space, "" for none: jobs of one scope are one job
+	Payload string        // likewise: what they have to have in common to be that
+}
+
+// A Limit bounds what is kept of tracked jobs.
+type Limit struct {
+	Jobs  int   // that are tracked
+	Bytes int64 // of the replies that are kept
+}
+
+// argument is what the scripts are told.
+func (t Tracking) argument() string {
+	if t.Keep <= 0 {
+		return ""
+	}
+	scope, payload := t.Scope, t.Payload
+	if scope == "" {
+		scope, payload = "-", "-"
+	}
+	return strconv.FormatInt(t.Keep.Milliseconds(), 10) + " " + scope + " " + payload
+}
+
+// tracking are the keys of what is known of tracked jobs, in the order in which all scripts have them.
+func (k keys) tracking() []string {
+	return []string{k.statistics, k.tracked, k.scopes, k.kept, k.lives, k.waiters}
+}
+
+// A State is how far a tracked job has come.
+type State int
+
+const (
+	Queued   State = iota + 1 // no worker has it
+	Running                   // a worker has it
+	Answered                  // its reply is there
+)
+
+// Track returns how far a tracked job has come, and its reply where that is there, or ErrUntracked.
+func Track(ctx context.Context, client redis.UniversalClient, prefix, job string) (State, Reply, error) {
+	k := newKeys(prefix)
+	said, err := run(ctx, client, track, []string{k.jobs, k.tracked, k.kept}, []any{job})
+	if err != nil {
+		return 0, Reply{}, err
+	}
+	if err := expect(said, 2, "track"); err != nil {
+		return 0, Reply{}, err
+	}
+	switch text(said[0]) {
+	case "queued":
+		return Queued, Reply{}, nil
+	case "running":
+		return Running, Reply{}, nil
+	case "answered":
+		reply := parseReply(text(said[1]))
+		reply.Job, reply.Stored = job, true
+		return Answered, reply, nil
+	}
+	return 0, Reply{}, ErrUntracked
+}
+
+// fetchKept returns a reply that is kept.
+func (p *Producer) fetchKept(ctx context.Context, job string) (Reply, error) {
+	// It may have many megabytes.
+	ctx, cancel := context.WithTimeout(ctx, 10*p.config.Timeout)
+	defer cancel()
+	record, err := p.config.Client.HGet(ctx, p.keys.kept, job).Result()
+	switch {
+	case errors.Is(err, redis.Nil):
+		return Reply{}, ErrForgotten
+	case err != nil:
+		return Reply{}, errors.Join(ErrUnavailable, err)
+	}
+	reply := parseReply(record)
+	reply.Job, reply.Stored = job, true
+	return reply, nil
+}
+
+// trackedOf reads what the enqueue script says of a job of a scope that is known: "kept:<job>" or "joined:<job>:<at>".
+func trackedOf(said string) (enqueued, bool) {
+	kind, rest, _ := strings.Cut(said, ":")
+	job, at, _ := strings.Cut(rest, ":")
+	switch kind {
+	case "kept":
+		return enqueued{kept: job}, true
+	case "joined":
+		return enqueued{id: at, joined: job}, true
+	}
+	return enqueued{}, false
+}
+
+// maxWaiters is how long the list of those who wait for one tracked job may be, in bytes: a thousand callers.
+const maxWaiters = 66_000
+
+// tracking is what scripts do with tracked jobs. It needs their keys in KEYS from the one with the index TRACKING on:
+//
+//	statistics (hash): kept: how many bytes of replies are kept
+//	tracked (hash): job id to "<stream id> <scope or ->"
+//	scopes (hash): scope to "<job id> <payload>"
+//	kept (hash): job id to the record of the reply
+//	lives (sorted set): job id by the time until which all this is kept, in µs
+//	waiters (hash): job id to "<server>:<id> …", those to whom the reply goes, each under an id of its own
+const tracking = `
+local statistics, tracked, scopes = KEYS[TRACKING], KEYS[TRACKING + 1], KEYS[TRACKING + 2]
+local kept, lives, waiters = KEYS[TRACKING + 3], KEYS[TRACKING + 4], KEYS[TRACKING + 5]
+local function free(job)
+  local at, scope = string.match(redis.call('HGET', tracked, job) or '', '^(%S+) (%S+)$')
+  if at and scope ~= '-' then
+    if string.match(redis.call('HGET', scopes, scope) or '', '^%S+') == job then redis.call('HDEL', scopes, scope) end
+    redis.call('HSET', tracked, job, at .. ' -')
+  end
+end
+local function forget(job)
+  free(job)
+  local size = redis.call('HSTRLEN', kept, job)
+  if size > 0 then
+    redis.call('HDEL', kept, job)
+    redis.call('HINCRBY', statistics, 'kept', -size)
+  end
+  redis.call('HDEL', tracked, job)
+  redis.call('HDEL', waiters, job)
+  redis.call('ZREM', lives, job)
+end
+local function keep(job, reply, now, ms)
+  redis.call('HSET', kept, job, reply)
+  redis.call('HINCRBY', statistics, 'kept', #reply)
+  redis.call('HDEL', waiters, job)
+  redis.call('ZADD', lives, string.format('%.0f', now + tonumber(ms) * 1000), job)
+end
+`
+
+// sweeping forgets what has lived its time, n jobs at most. It is for scripts with tracking and clock, and needs jobs.
+const sweeping = `
+local function sweep(jobs, n)
+  for _, job in ipairs(redis.call('ZRANGEBYSCORE', lives, '-inf', time, 'LIMIT', 0, n)) do
+    local at = string.match(redis.call('HGET', tracked, job) or '', '^%S+')
+    if at and #list(redis.pcall('XRANGE', jobs, at, at)) > 0 then
+      redis.call('ZADD', lives, string.format('%.0f', now + 60000000), job) -- it waits, or runs
+    else
+      forget(job)
+    end
+  end
+end
+`
+
+// track tells how far a tracked job has come.
+//
+//	KEYS[1] jobs   KEYS[2] tracked   KEYS[3] kept
+//	ARGV[1] the job
+//	returns {'queued', ''}, {'running', ''}, {'answered', the record of the reply}, or {'', ''} for one that is not known
+var track = redis.NewScript(prelude + `
+local record = redis.call('HGET', KEYS[2], ARGV[1])
+if not record then return {'', ''} end
+local reply = redis.call('HGET', KEYS[3], ARGV[1])
+if reply then return {'answered', reply} end
+local at = string.match(record, '^%S+')
+if #list(redis.pcall('XRANGE', KEYS[1], at, at)) == 0 then return {'', ''} end
+return {owner_of(KEYS[1], at) and 'running' or 'queued', ''}
+`)

@@ -1,0 +1,341 @@
+package jobqueue_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/itscales/scales/internal/jobqueue"
+	"github.com/itscales/scales/internal/redistest"
+)
+
+// tracked is a job that is tracked, with its answer.
+type tracked struct {
+	reply jobqueue.Reply
+	err   error
+}
+
+func keyed(scope, payload string) jobqueue.Tracking {
+	return jobqueue.Tracking{Keep: time.Hour, Scope: scope, Payload: payload}
+}
+
+func doTracked(p *jobqueue.Producer, ctx context.Context, t jobqueue.Tracking, patience jobqueue.Patience) (id string, answers <-chan tracked) {
+	c := make(chan tracked, 1)
+	job := jobqueue.Job{ID: jobqueue.NewID(), Scheme: "http", Remote: "192.0.2.9:1", Request: "the request", Tracking: t}
+	go func() {
+		reply, err := p.Do(ctx, job, patience)
+		c <- tracked{reply, err}
+	}()
+	return job.ID, c
+}
+
+const minute = time.Minute
+
+func (f *fixture) keeping() *fixture {
+	f.config.MaxKept = jobqueue.Limit{Jobs: 100, Bytes: 1 << 20}
+	return f
+}
+
+func (f *fixture) state(job string) (jobqueue.State, jobqueue.Reply, error) {
+	return jobqueue.Track(context.Background(), f.config.Client, f.config.Prefix, job)
+}
+
+// leftovers are the sizes of what is known of tracked jobs.
+func (f *fixture) leftovers() string {
+	ctx, q := context.Background(), f.config.Prefix+"q:"
+	c := f.config.Client
+	return fmt.Sprintf("tracked %d, scopes %d, kept %d, lives %d, waiters %d, bytes %s", c.HLen(ctx, q+"tracked").Val(), c.HLen(ctx, q+"scopes").Val(),
+		c.HLen(ctx, q+"kept").Val(), c.ZCard(ctx, q+"lives").Val(), c.HLen(ctx, q+"waiters").Val(), c.HGet(ctx, q+"statistics", "kept").Val())
+}
+
+// joined waits until as many callers wait for a job.
+func (f *fixture) joined(job string, n int) {
+	f.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		waiting := f.config.Client.HGet(context.Background(), f.config.Prefix+"q:waiters", job).Val()
+		if count := len(strings.Fields(waiting)); count == n {
+			return
+		} else if time.Now().After(deadline) {
+			f.t.Fatalf("%d callers wait, not %d: %q", count, n, waiting)
+		}
+	}
+}
+
+func TestOneScopeIsOneJob(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		f.keeping()
+		p, other, c := f.producer(), f.producer(), f.consumer()
+		ctx, patience := context.Background(), jobqueue.Patience{Wait: minute}
+		id, first := doTracked(p, ctx, keyed("s", "x"), patience)
+		d := f.fetch(c, 10)[0]
+		if d.Keep != time.Hour.Milliseconds() || d.ID != id {
+			t.Errorf("delivered %+v", d)
+		}
+		answers := []<-chan tracked{first}
+		for _, server := range []*jobqueue.Producer{p, other, other, f.producer()} {
+			_, more := doTracked(server, ctx, keyed("s", "x"), patience)
+			answers = append(answers, more)
+		}
+		f.joined(id, 5)
+		_, refused := doTracked(other, ctx, keyed("s", "y"), patience)
+		if got := <-refused; !errors.Is(got.err, jobqueue.ErrPayload) {
+			t.Errorf("another payload: %+v", got)
+		}
+		if state, _, err := f.state(id); state != jobqueue.Running || err != nil {
+			t.Errorf("state %v, %v", state, err)
+		}
+		if counts := f.counts(); counts.Jobs != 1 {
+			t.Errorf("%d jobs", counts.Jobs)
+		}
+		moved, err := c.Decide(ctx, d, "the reply", "what is owed")
+		ok(t, moved, err)
+		moved, err = c.Release(ctx, d, "the log")
+		ok(t, moved, err)
+		for i, answer := range answers {
+			got := <-answer
+			if got.err != nil || got.reply.Text != "the reply" || got.reply.Log != "the log" || got.reply.Stored {
+				t.Errorf("caller %d: %+v", i, got)
+			}
+		}
+		_, again := doTracked(other, ctx, keyed("s", "x"), patience)
+		if got := <-again; got.err != nil || got.reply != (jobqueue.Reply{Log: "the log", Text: "the reply", Job: id, Stored: true}) {
+			t.Errorf("once more: %+v", got)
+		}
+		_, refused = doTracked(p, ctx, keyed("s", "y"), patience)
+		if got := <-refused; !errors.Is(got.err, jobqueue.ErrPayload) {
+			t.Errorf("another payload, after the reply: %+v", got)
+		}
+		if state, reply, err := f.state(id); state != jobqueue.Answered || reply.Text != "the reply" || err != nil {
+			t.Errorf("state %v, %+v, %v", state, reply, err)
+		}
+		if got, want := f.leftovers(), "tracked 1, scopes 1, kept 1, lives 1, waiters 0, bytes 17"; got != want {
+			t.Errorf("%s, not %s", got, want)
+		}
+	})
+}
+
+func TestWithoutScopesEveryCallerHasAJob(t *testing.T) {
+	f := newFixture(t, redistest.Shared(t)).keeping()
+	f.config.Guards.NoScopes = true
+	p, c := f.producer(), f.consumer()
+	for range 2 {
+		_, answers := doTracked(p, context.Background(), keyed("s", "x"), jobqueue.Patience{Wait: minute})
+		moved, err := c.Finish(context.Background(), f.fetch(c, 1)[0], "the reply")
+		ok(t, moved, err)
+		if got := <-answers; got.reply.Stored {
+			t.Errorf("%+v", got)
+		}
+	}
+}
+
+// A job is withdrawn when the last one who waits for it has left, and its scope is free then.
+func TestAJobIsNotWithdrawnWhileOthersWait(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) { f.leave(t, false) })
+}
+
+func TestWithoutALookAtTheOthersTheirJobIsWithdrawn(t *testing.T) {
+	f := newFixture(t, redistest.Shared(t))
+	f.config.Guards.NoOthers = true
+	f.leave(t, true)
+}
+
+func (f *fixture) leave(t *testing.T, lost bool) {
+	f.keeping()
+	p, other, c := f.producer(), f.producer(), f.consumer()
+	patience := jobqueue.Patience{Wait: minute}
+	firstCtx, leave := context.WithCancel(context.Background())
+	id, first := doTracked(p, firstCtx, keyed("s", "x"), patience)
+	f.joined(id, 1)
+	secondCtx, leaveToo := context.WithCancel(context.Background())
+	_, second := doTracked(other, secondCtx, keyed("s", "x"), patience)
+	f.joined(id, 2)
+	leave()
+	got := <-first
+	if withdrawn := errors.Is(got.err, jobqueue.ErrWithdrawn); withdrawn != lost || !withdrawn && !errors.Is(got.err, jobqueue.ErrRunning) {
+		t.Fatalf("the first: %+v", got)
+	}
+	if lost {
+		leaveToo()
+		<-second
+		return
+	}
+	f.joined(id, 1)
+	if state, _, err := f.state(id); state != jobqueue.Queued || err != nil {
+		t.Errorf("state %v, %v", state, err)
+	}
+	leaveToo()
+	if got := <-second; !errors.Is(got.err, jobqueue.ErrWithdrawn) {
+		t.Errorf("the second: %+v", got)
+	}
+	if got := f.leftovers(); got != "tracked 0, scopes 0, kept 0, lives 0, waiters 0, bytes " {
+		t.Error(got)
+	}
+	if _, _, err := f.state(id); !errors.Is(err, jobqueue.ErrUntracked) {
+		t.Errorf("state: %v", err)
+	}
+	// The scope is free, for another payload as well.
+	_, third := doTracked(p, context.Background(), keyed("s", "y"), patience)
+	moved, err := c.Finish(context.Background(), f.fetch(c, 1)[0], "the reply")
+	ok(t, moved, err)
+	if got := <-third; got.err != nil || got.reply.Text != "the reply" || got.reply.Stored {
+		t.Errorf("the third: %+v", got)
+	}
+}
+
+func TestAJobThatFreesItsScopeIsRunAgain(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		f.keeping()
+		p, c := f.producer(), f.consumer()
+		ctx, patience := context.Background(), jobqueue.Patience{Wait: minute}
+		for _, decided := range []bool{false, true} {
+			id, answers := doTracked(p, ctx, keyed("s", "x"), patience)
+			d := f.fetch(c, 1)[0]
+			d.FreesScope = true
+			if decided {
+				moved, err := c.Decide(ctx, d, "it failed", "what is owed")
+				ok(t, moved, err)
+				moved, err = c.Release(ctx, f.mine(c)[0], "")
+				ok(t, moved, err)
+			} else {
+				moved, err := c.Finish(ctx, d, "it failed")
+				ok(t, moved, err)
+			}
+			if got := <-answers; got.err != nil || got.reply.Text != "it failed" {
+				t.Errorf("%+v", got)
+			}
+			// Who asks for the job has the reply still.
+			if state, reply, err := f.state(id); state != jobqueue.Answered || reply.Text != "it failed" || err != nil {
+				t.Errorf("state %v, %+v, %v", state, reply, err)
+			}
+		}
+		if got, want := f.leftovers(), "tracked 2, scopes 0, kept 2, lives 2, waiters 0, bytes 20"; got != want {
+			t.Errorf("%s, not %s", got, want)
+		}
+	})
+}
+
+func TestAnAcceptedJobGoesOn(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		f.keeping()
+		p, c := f.producer(), f.consumer()
+		ctx := context.Background()
+		accept := jobqueue.Patience{Begin: time.Hour, Accept: true}
+		id, answers := doTracked(p, ctx, jobqueue.Tracking{Keep: time.Hour}, accept)
+		if got := <-answers; !errors.Is(got.err, jobqueue.ErrAccepted) || got.reply.Job != id {
+			t.Fatalf("%+v", got)
+		}
+		if state, _, err := f.state(id); state != jobqueue.Queued || err != nil {
+			t.Errorf("state %v, %v", state, err)
+		}
+		d := f.fetch(c, 1)[0]
+		if left := time.Duration(d.Deadline-c.Now()) * time.Microsecond; left < 59*time.Minute {
+			t.Errorf("%v are left until the deadline", left)
+		}
+		moved, err := c.Bury(ctx, d, "it died", "its worker died", true)
+		ok(t, moved, err)
+		if state, reply, err := f.state(id); state != jobqueue.Answered || reply.Text != "it died" || err != nil {
+			t.Errorf("state %v, %+v, %v", state, reply, err)
+		}
+		// One of a scope is told the job that is under way.
+		first, answers := doTracked(p, ctx, keyed("s", "x"), accept)
+		<-answers
+		second, answers := doTracked(p, ctx, keyed("s", "x"), accept)
+		if got := <-answers; !errors.Is(got.err, jobqueue.ErrAccepted) || got.reply.Job != first || first == second {
+			t.Errorf("%+v, not %s", got, first)
+		}
+	})
+}
+
+func TestWhatIsKeptIsForgotten(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		f.keeping()
+		p, c := f.producer(), f.consumer()
+		ctx := context.Background()
+		short := jobqueue.Tracking{Keep: time.Millisecond, Scope: "s", Payload: "x"}
+		id, answers := doTracked(p, ctx, short, jobqueue.Patience{Wait: minute})
+		d := f.fetch(c, 1)[0]
+		// What has no reply yet is not forgotten, however long that takes.
+		if _, err := c.Beat(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if state, _, err := f.state(id); state != jobqueue.Running || err != nil {
+			t.Errorf("state %v, %v", state, err)
+		}
+		moved, err := c.Finish(ctx, d, "the reply")
+		ok(t, moved, err)
+		<-answers
+		for deadline := time.Now().Add(20 * time.Second); ; {
+			if _, err := c.Beat(ctx); err != nil {
+				t.Fatal(err)
+			}
+			if got := f.leftovers(); got == "tracked 0, scopes 0, kept 0, lives 0, waiters 0, bytes 0" {
+				break
+			} else if time.Now().After(deadline) {
+				t.Fatal(got)
+			}
+		}
+	})
+}
+
+func TestWhatIsKeptIsBounded(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		f.config.MaxKept = jobqueue.Limit{Jobs: 2, Bytes: 10}
+		p, c := f.producer(), f.consumer()
+		ctx, accept := context.Background(), jobqueue.Patience{Begin: time.Hour, Accept: true}
+		send := func(scope string) error {
+			_, answers := doTracked(p, ctx, keyed(scope, "x"), accept)
+			return (<-answers).err
+		}
+		for scope, want := range map[string]error{"a": jobqueue.ErrAccepted, "b": jobqueue.ErrAccepted} {
+			if err := send(scope); !errors.Is(err, want) {
+				t.Errorf("%s: %v", scope, err)
+			}
+		}
+		if err := send("c"); !errors.Is(err, jobqueue.ErrCrowded) {
+			t.Errorf("a third job: %v", err)
+		}
+		if err := send("a"); !errors.Is(err, jobqueue.ErrAccepted) {
+			t.Errorf("one that is known: %v", err)
+		}
+		f.config.MaxKept.Jobs = 100
+		wide := f.producer()
+		for _, d := range f.fetch(c, 2) {
+			moved, err := c.Finish(ctx, d, "a reply of many bytes")
+			ok(t, moved, err)
+		}
+		_, answers := doTracked(wide, ctx, keyed("c", "x"), accept)
+		if got := <-answers; !errors.Is(got.err, jobqueue.ErrCrowded) {
+			t.Errorf("after many bytes: %+v", got)
+		}
+	})
+}
+
+// go-redis sends calls again: an enqueue that joins a job, and a settle that has told everybody.
+func TestEveryStepOfATrackedJobMayHappenTwice(t *testing.T) {
+	f := newFixture(t, redistest.Shared(t)).keeping()
+	f.config.Timeout = time.Second
+	f.incarnate()
+	p, c := f.producer(), f.consumer()
+	f.roundTrip(p, c)
+	ctx, patience := context.Background(), jobqueue.Patience{Wait: minute}
+	id, first := doTracked(p, ctx, keyed("s", "x"), patience)
+	d := f.fetch(c, 1)[0]
+	f.config.Client.AddHook(&refuser{"the request", true, errors.New("connection reset by peer")})
+	_, second := doTracked(p, ctx, keyed("s", "x"), patience)
+	f.joined(id, 2)
+	moved, err := c.Finish(ctx, d, "the reply")
+	ok(t, moved, err)
+	for _, answers := range []<-chan tracked{first, second} {
+		if got := <-answers; got.err != nil || got.reply.Text != "the reply" {
+			t.Errorf("%+v", got)
+		}
+	}
+	// The answer to an enqueue is lost that would have said where the reply is.
+	_, third := doTracked(p, ctx, keyed("s", "x"), patience)
+	if got := <-third; got.err != nil || got.reply.Text != "the reply" || !got.reply.Stored {
+		t.Errorf("%+v", got)
+	}
+}
