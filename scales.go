@@ -114,7 +114,8 @@
 //     [GroupLimit] or join while it changes.
 //   - A request that was begun is finished, also when its worker dies: one whose method is repeatable (PUT, DELETE and
 //     the safe ones) is run again until its deadline. Every other is run at most once; where nobody knows how far it
-//     came, the client gets a 502 and the request is kept as a [DeadLetter].
+//     came, the client gets a 502 and the request is kept as a [DeadLetter], to be replayed or dropped.
+//   - Requests of one client with the same Idempotency-Key are one request; see [KeepReplies].
 //   - Nothing of one client ends up in an entry or in another client's response.
 //
 // They hold as far as Redis keeps what it has acknowledged, and they need one thing of the application: a GET that
