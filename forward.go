@@ -15,6 +15,7 @@ import (
 	"github.com/itscales/scales/internal/partition"
 	"github.com/itscales/scales/internal/problem"
 	"github.com/itscales/scales/internal/representation"
+	"github.com/itscales/scales/internal/step"
 )
 
 // forward sends a request over the queue and answers with the reply.
@@ -28,9 +29,11 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request) {
 		problem.MalformedIdempotencyKey(err).Write(w, r)
 		return
 	}
-	if err := s.producer.Admit(r.Context()); err != nil {
-		s.refuseJob(w, r, err)
-		return
+	if wishes.key == "" { // else there may be a reply
+		if err := s.producer.Admit(r.Context()); err != nil {
+			s.refuseJob(w, r, err)
+			return
+		}
 	}
 	body, release, refusal := s.readBody(w, r)
 	defer release()
@@ -154,7 +157,7 @@ func (s *Server) jobOf(r *http.Request, body []byte, wishes wishes) (jobqueue.Jo
 	field.RemoveHopByHop(header)
 	representation.TakeSuffixes(header)
 	header.Del("Expect") // it was answered here
-	if s.tracks() {
+	if s.tracks() && !step.Safe(r.Method) {
 		field.TakePreferences(header)
 	}
 	scheme := "http"
@@ -194,6 +197,8 @@ func (s *Server) refuseJob(w http.ResponseWriter, r *http.Request, err error) {
 		retry(problem.RepliesFull(s.config.maxKept.Jobs, s.config.maxKept.Bytes))
 	case errors.Is(err, jobqueue.ErrForgotten):
 		problem.ReplyForgotten().Write(w, r)
+	case errors.Is(err, jobqueue.ErrShared):
+		problem.StillWanted().Write(w, r)
 	case errors.Is(err, jobqueue.ErrRunning):
 		problem.StillRunning(s.config.deadline).Write(w, r)
 	default:

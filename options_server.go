@@ -97,20 +97,20 @@ func QueueLength(n int) ServerOption {
 }
 
 // KeepReplies sets how long the reply to a request with an Idempotency-Key is kept, and how long the status resource of one
-// with "Prefer: respond-async" is there, from when there is a reply. So long, too, may a request that was answered 202 wait for
-// a worker. 0 turns both fields off: they travel to the application then. At least a second; default 24 hours.
+// that was answered 202 is there, from when there is a reply. So long, too, may a request that was answered 202 wait for a
+// worker. 0 turns both fields off: they travel to the application then. At least a second; default 24 hours.
 //
 // A request with the Idempotency-Key of an earlier one gets the reply to that (Scales-Reply: stored), or waits for it, whichever
-// server it comes to. What was not carried out, because it came too late for a worker or its handler has panicked, leaves the
-// key free. Of one that may have been carried out while its worker died the answer 502 is kept like a reply, because running it
+// server it comes to. What was not carried out because it came too late for a worker leaves the key free, and so does a handler
+// that panicked. Of one that may have been carried out while its worker died the answer 502 is kept like a reply, because running it
 // again could double it.
 func KeepReplies(d time.Duration) ServerOption {
 	return serverOption(func(c *serverConfig) { c.keepReplies = d })
 }
 
-// MaxReplies limits the replies that are kept: their number, those that are still to come counted, and when one more may come
-// their bytes. Further requests with an Idempotency-Key, or that may be answered 202, are answered 503. Default 100,000 and
-// 256 MiB.
+// MaxReplies limits what is kept for that in Redis: the number of requests, and their bytes, which are those of the request until
+// there is a reply, and then those of the reply. Where it is reached, further requests with an Idempotency-Key, or that may be
+// answered 202, are answered 503. Default 100,000 and 256 MiB.
 func MaxReplies(n int, bytes int64) ServerOption {
 	return serverOption(func(c *serverConfig) { c.maxKept = jobqueue.Limit{Jobs: n, Bytes: bytes} })
 }

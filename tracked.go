@@ -4,12 +4,12 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"hash"
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/itscales/scales/internal/canonical"
 	"github.com/itscales/scales/internal/field"
@@ -37,7 +37,11 @@ func (s *Server) wishesOf(r *http.Request) (wishes, error) {
 		return wishes{}, nil
 	}
 	key, err := field.IdempotencyKey(r.Header)
-	return wishes{key, field.TakePreferences(http.Header{"Prefer": r.Header.Values("Prefer")})}, err
+	asked := wishes{key, field.TakePreferences(http.Header{"Prefer": r.Header.Values("Prefer")})}
+	if asked.Wait > s.config.deadline {
+		asked.Wait = s.config.deadline.Truncate(time.Second) // Preference-Applied says what is done
+	}
+	return asked, err
 }
 
 // async reports whether a request may be answered before there is a reply.
@@ -55,7 +59,7 @@ func (s *Server) patience(r *http.Request, asked wishes) jobqueue.Patience {
 	p.Accept, p.Begin = true, s.config.keepReplies
 	switch {
 	case asked.Waits:
-		p.Wait = min(p.Wait, asked.Wait)
+		p.Wait = asked.Wait
 	case asked.RespondAsync:
 		p.Wait = 0
 	}
@@ -87,7 +91,7 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request, job string, aske
 	if applied := asked.Applied(); applied != "" {
 		header.Set("Preference-Applied", applied)
 	}
-	writeState(w, r, http.StatusAccepted, job, jobqueue.Queued)
+	writeState(w, r, http.StatusAccepted, jobqueue.Queued)
 }
 
 // statusReference returns the URI reference of the status resource of a job. It is relative to the target of the request, as
@@ -121,8 +125,8 @@ func (s *Server) serveReserved(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// status answers a request for the status resource of a job: how far it has come, or the reply to it. Who knows the id, which
-// cannot be guessed, may see it.
+// status answers a request for the status resource of a job: how far it has come, or the reply to it. Its name has a secret
+// besides the id, which is in logs and entries: who was told it may see the reply.
 func (s *Server) status(w http.ResponseWriter, r *http.Request, job string) {
 	state, answer, err := s.cache.track(r.Context(), job)
 	switch {
@@ -136,7 +140,7 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request, job string) {
 		w.Header().Set(replyField, "stored")
 		s.writeAnswer(uncached{w}, r, answer)
 	default:
-		writeState(w, r, http.StatusOK, job, state)
+		writeState(w, r, http.StatusOK, state)
 	}
 }
 
@@ -152,20 +156,16 @@ func (c *Cache) track(ctx context.Context, job string) (jobqueue.State, jobqueue
 }
 
 // writeState answers with how far a job has come.
-func writeState(w http.ResponseWriter, r *http.Request, status int, job string, state jobqueue.State) {
+func writeState(w http.ResponseWriter, r *http.Request, status int, state jobqueue.State) {
 	name := "queued"
 	if state == jobqueue.Running {
 		name = "running"
 	}
-	body, _ := json.Marshal(struct {
-		ID    string `json:"id"`
-		State string `json:"state"`
-	}{job, name}) // never fails
 	header := w.Header()
 	header.Set("Content-Type", "application/json")
 	header.Set("Cache-Control", "no-store")
 	header.Set("Retry-After", "1")
-	writeBody(w, r, status, append(body, '\n'))
+	writeBody(w, r, status, []byte(`{"state":"`+name+"\"}\n"))
 }
 
 // uncached is a ResponseWriter of an answer that nobody may store.

@@ -229,10 +229,45 @@ func TestHandlersKnowTheirJob(t *testing.T) {
 		}
 	}), setup{})
 	res := s.send("POST", "/", "", "Prefer", "respond-async")
-	if location, id := must(url.Parse(res.Header.Get("Location")))(t), <-ids; !strings.HasSuffix(location.Path, "/"+id) || len(id) != 32 {
+	if location, id := must(url.Parse(res.Header.Get("Location")))(t), <-ids; !strings.Contains(location.Path, "/"+id+".") || len(id) != 32 {
 		t.Errorf("the job %q is at %s", id, location)
 	}
 	if id := scales.JobID(context.Background()); id != "" {
 		t.Errorf("outside a worker: %q", id)
+	}
+}
+
+// Whose worker died is run again if it has a key and the application is said to honour it, and is a dead letter otherwise.
+func TestAKeyedJobOfADeadWorkerIsRunAgainWhereTheApplicationHonoursKeys(t *testing.T) {
+	for name, repeats := range map[string]bool{"dead letter": false, "again": true} {
+		t.Run(name, func(t *testing.T) {
+			app := newTeller()
+			app.release()
+			options := []scales.WorkerOption{scales.Lease(100 * time.Millisecond)}
+			if repeats {
+				options = append(options, scales.RepeatKeyed())
+			}
+			rdb, ctx := redistest.Shared(t), context.Background()
+			g := newGraveyard(t, rdb, app, setup{idle: true, worker: options})
+			jobs := "{" + g.namespace + ":0}:q:jobs"
+			for _, request := range []string{
+				"POST /a HTTP/1.1\r\nHost: localhost\r\nIdempotency-Key: 1\r\n\r\n", "POST /b HTTP/1.1\r\nHost: localhost\r\n\r\n",
+			} {
+				must(rdb.XAdd(ctx, &redis.XAddArgs{Stream: jobs, Values: []string{
+					"id", request[5:7], "server", "0", "deadline", fmt.Sprint(time.Now().Add(time.Hour).UnixMicro()),
+					"scheme", "http", "remote", "192.0.2.7:1234", "request", request,
+				}}).Result())(t)
+			}
+			must(rdb.XGroupCreate(ctx, jobs, "workers", "0").Result())(t)
+			must(rdb.XReadGroup(ctx, &redis.XReadGroupArgs{Group: "workers", Consumer: "dead", Streams: []string{jobs, ">"}}).Result())(t)
+			g.run()
+			letters, calls := 2, int64(0)
+			if repeats {
+				letters, calls = 1, 1
+			}
+			if g.letters(letters); app.calls.Load() != calls {
+				t.Errorf("%d calls, want %d", app.calls.Load(), calls)
+			}
+		})
 	}
 }

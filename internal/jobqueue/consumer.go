@@ -33,6 +33,9 @@ type Delivery struct {
 	// FreesScope is set by who settles a tracked job that was not carried out: the next one of its scope is a new job.
 	FreesScope bool
 
+	// Extended is set by Expire: the job does not expire yet, because somebody who has joined waits longer.
+	Extended bool
+
 	// Decided is true for a job of a dead worker whose application had answered. Owed is what it left to do.
 	Decided bool
 	Owed    string
@@ -168,6 +171,11 @@ func (c *Consumer) Finish(ctx context.Context, d *Delivery, reply string) (bool,
 	return c.settles.Do(ctx, settle{"finish", Reply{Text: reply}.record(), "", d})
 }
 
+// Expire is Finish for a job that is begun too late. It may set Extended instead.
+func (c *Consumer) Expire(ctx context.Context, d *Delivery, reply string) (bool, error) {
+	return c.settles.Do(ctx, settle{"expire", Reply{Text: reply}.record(), "", d})
+}
+
 // Bury makes the job a dead letter and answers it with the reply, unless that is empty. drift marks one that may have been carried out, so that
 // the cache may have drifted from the application.
 func (c *Consumer) Bury(ctx context.Context, d *Delivery, reply, reason string, drift bool) (bool, error) {
@@ -265,7 +273,9 @@ func (c *Consumer) trySettlesOf(
 			return nil, nil, fmt.Errorf("settle script: job %q of %d", of[0], len(indexes))
 		}
 		results[indexes[at]] = false
-		if len(of) > 1 {
+		if len(of) > 1 && of[1] == "+" {
+			steps[indexes[at]].delivery.Extended = true
+		} else if len(of) > 1 {
 			again, missing = append(again, indexes[at]), append(missing, of[1:]...)
 		}
 	}

@@ -54,6 +54,9 @@ func (p *Producer) noteEnqueued(id string, result enqueued) {
 	case result.kept != "":
 		p.tell(id, outcome{kept: result.kept})
 	case ok:
+		if w.at == "" && result.id != "" {
+			close(w.taken)
+		}
 		w.at, w.joined = result.id, result.joined
 		w.incarnation, w.redis, w.since = result.incarnation, result.redis, result.now
 	}
@@ -180,15 +183,16 @@ func (p *Producer) refused(ctx context.Context, c call, n int, refusal error) ([
 	return results, nil
 }
 
-// A withdrawal is a caller that waits no longer: its id, the stream id of the job, and the job's id where that is tracked.
-type withdrawal struct{ id, at, job string }
+// A withdrawal is a caller that waits no longer: its id, the stream id of the job, the job's id where that is tracked, and a
+// token if the job is to go on.
+type withdrawal struct{ id, at, job, token string }
 
 func (p *Producer) sendWithdrawals(callers []withdrawal) ([]string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), p.config.Timeout)
 	defer cancel()
 	args := []any{p.server}
 	for _, c := range callers {
-		args = append(args, c.id, c.at, c.job)
+		args = append(args, c.id, c.at, c.job, c.token)
 	}
 	reply, err := run(ctx, p.config.Client, p.scripts.withdraw, append([]string{p.keys.jobs, p.keys.withdrawn}, p.keys.tracking()...), args)
 	if err != nil {

@@ -58,6 +58,7 @@ type Producer struct {
 // A waiter is a caller that waits for a reply.
 type waiter struct {
 	outcomes chan outcome
+	taken    chan struct{} // closed when Redis is known to have taken the job
 
 	at     string // the job's id in the stream of jobs; unknown before Redis took it
 	joined string // the job waited for, where it is not the caller's own
@@ -190,7 +191,8 @@ type Patience struct {
 }
 
 // Do enqueues a job and waits for its reply until the time is up or ctx ends; then it withdraws the job, if no worker has
-// begun it and nobody else waits for it. The errors are those of this package. With ErrAccepted the reply has the job's ID.
+// begun it and nobody else waits for it. The errors are those of this package. With ErrAccepted the reply's Job is the name for
+// Track, which cannot be guessed.
 func (p *Producer) Do(ctx context.Context, job Job, patience Patience) (Reply, error) {
 	reply, err := p.do(ctx, job, patience)
 	if job.Tracking.Keep > 0 && reply.Job == "" {
@@ -201,6 +203,9 @@ func (p *Producer) Do(ctx context.Context, job Job, patience Patience) (Reply, e
 
 func (p *Producer) do(ctx context.Context, job Job, patience Patience) (Reply, error) {
 	if err := p.Admit(ctx); err != nil {
+		if job.Tracking.Scope != "" && (errors.Is(err, ErrFull) || errors.Is(err, ErrNoWorker)) {
+			return p.findKept(ctx, job.Tracking, err) // who was answered before must not hear that nothing was carried out
+		}
 		return Reply{}, err
 	}
 	redisTime, _ := p.clock.now()
@@ -222,7 +227,7 @@ func (p *Producer) do(ctx context.Context, job Job, patience Patience) (Reply, e
 	defer timer.Stop()
 	for {
 		select {
-		case o := <-waiter:
+		case o := <-waiter.outcomes:
 			return p.open(ctx, o)
 		case <-timer.C:
 			if left := time.Until(begin.Add(wait)); left > 0 {
@@ -236,15 +241,26 @@ func (p *Producer) do(ctx context.Context, job Job, patience Patience) (Reply, e
 		}
 		// A client that leaves early must not hide the id that withdraws its job, so the answer to the enqueue is waited for.
 		taken, err := p.awaitEnqueued(job.ID, call, begin.Add(leaving))
+		if patience.Accept && errors.Is(err, ErrUnknown) {
+			// It is looked into. Who is answered early has nothing else from which to learn what became of the job.
+			lookedInto := time.NewTimer(3 * p.config.Timeout)
+			defer lookedInto.Stop()
+			select {
+			case <-waiter.taken:
+				taken, err = p.taken(job.ID), nil
+			case o := <-waiter.outcomes:
+				return p.open(ctx, o)
+			case <-lookedInto.C:
+			case <-ctx.Done():
+			}
+		}
 		switch {
 		case err != nil:
 			return Reply{}, err
 		case taken.kept != "":
 			return p.fetchKept(ctx, taken.kept)
-		case patience.Accept && ctx.Err() == nil:
-			return Reply{Job: taken.joined}, ErrAccepted
 		}
-		return p.giveUp(job, taken, waiter)
+		return p.giveUp(job, taken, patience.Accept && ctx.Err() == nil, waiter)
 	}
 }
 
@@ -256,14 +272,17 @@ func (p *Producer) open(ctx context.Context, o outcome) (Reply, error) {
 	return o.reply, o.err
 }
 
-// giveUp withdraws a job. A reply that arrives meanwhile is still taken.
-func (p *Producer) giveUp(job Job, taken enqueued, waiter <-chan outcome) (Reply, error) {
+// giveUp withdraws a job, or has it go on. A reply that arrives meanwhile is still taken.
+func (p *Producer) giveUp(job Job, taken enqueued, accept bool, waiter *waiter) (Reply, error) {
 	id := job.ID
 	ctx, cancel := context.WithTimeout(context.Background(), p.config.Timeout)
 	defer cancel()
 	w := withdrawal{id: id, at: taken.id}
 	if job.Tracking.Keep > 0 {
 		w.job = cmp.Or(taken.joined, id)
+	}
+	if accept {
+		w.token = NewID()
 	}
 	fate, err := p.withdrawals.Do(ctx, w)
 	switch {
@@ -277,10 +296,15 @@ func (p *Producer) giveUp(job Job, taken enqueued, waiter <-chan outcome) (Reply
 		return Reply{}, ErrWithdrawn
 	case fate == "started":
 		return Reply{}, ErrRunning
+	case fate == "shared":
+		return Reply{}, ErrShared
+	}
+	if token, ok := strings.CutPrefix(fate, "accepted:"); ok {
+		return Reply{Job: w.job + "." + token}, ErrAccepted
 	}
 	// The job is finished, so its reply was stored before: it is on its way to us, or it is lost.
 	select {
-	case o := <-waiter:
+	case o := <-waiter.outcomes:
 		return p.open(ctx, o)
 	case <-ctx.Done():
 	}
@@ -314,13 +338,13 @@ func (p *Producer) awaitEnqueued(id string, call batch.Call[Job, enqueued], unti
 	return result, result.err
 }
 
-func (p *Producer) register(id string) (<-chan outcome, error) {
+func (p *Producer) register(id string) (*waiter, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
 		return nil, ErrClosed
 	}
-	w := &waiter{outcomes: make(chan outcome, 1)}
+	w := &waiter{outcomes: make(chan outcome, 1), taken: make(chan struct{})}
 	p.waiting[id] = w
 	if !p.reading {
 		p.reading = true
@@ -329,7 +353,7 @@ func (p *Producer) register(id string) (<-chan outcome, error) {
 		p.readers.Add(1)
 		go p.readReplies(ctx)
 	}
-	return w.outcomes, nil
+	return w, nil
 }
 
 // tell hands the outcome of a job to who waits for it, once. The caller holds mu.

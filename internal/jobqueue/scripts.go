@@ -110,28 +110,36 @@ local function add(a, ...)
   return redis.call('XADD', jobs, '*', 'id', ARGV[a], 'server', server, 'deadline', ARGV[a + 1],
     'scheme', ARGV[a + 2], 'remote', ARGV[a + 3], 'request', ARGV[a + 4], ...)
 end
-local function known(id, scope, payload)
+local function known(id, deadline, scope, payload)
   local record = CHECK_SCOPES and scope ~= '-' and redis.call('HGET', scopes, scope)
   if not record then return end
   local job, was = string.match(record, '^(%S+) (%S+)$')
   if was ~= payload then return 'other' end
+  local r = load_tracked(job)
+  if not r then return end
   if redis.call('HEXISTS', kept, job) == 1 then return 'kept:' .. job end
   local waiting = redis.call('HGET', waiters, job) or ''
   if #waiting > MOST_WAITERS then return 'crowded' end
   redis.call('HSET', waiters, job, waiting .. ' ' .. server .. ':' .. id)
-  return 'joined:' .. job .. ':' .. string.match(redis.call('HGET', tracked, job), '^%S+')
+  if tonumber(deadline) > tonumber(r.deadline) then
+    r.deadline = deadline
+    save_tracked(job, r)
+  end
+  return 'joined:' .. job .. ':' .. r.at
 end
 local function add_tracked(a)
   local id = ARGV[a]
   local ms, scope, payload = string.match(ARGV[a + 5], '^(%d+) (%S+) (%S+)$')
   sweep(jobs, 5)
-  local outcome = known(id, scope, payload)
+  local outcome = known(id, ARGV[a + 1], scope, payload)
   if outcome then return outcome end
   if redis.call('ZCARD', lives) >= tonumber(ARGV[6]) or
     tonumber(redis.call('HGET', statistics, 'kept') or '0') >= tonumber(ARGV[7]) then return 'crowded' end
   outcome = add(a, 'keep', ms)
   if outcome ~= 'full' then
-    redis.call('HSET', tracked, id, outcome .. ' ' .. scope)
+    local r = {at = outcome, scope = scope, deadline = ARGV[a + 1], token = '-', bytes = 0}
+    count_bytes(id, r, #ARGV[a + 4])
+    save_tracked(id, r)
     redis.call('HSET', waiters, id, server .. ':' .. id)
     redis.call('ZADD', lives, string.format('%.0f', now + tonumber(ms) * 1000), id)
     if scope ~= '-' then redis.call('HSET', scopes, scope, id .. ' ' .. payload) end
@@ -160,8 +168,10 @@ return {time, redis.call('HGET', KEYS[2], 'incarnation') or '', redis.call('HGET
 //
 //	KEYS[1] jobs   KEYS[2] withdrawn (sorted set: id of the caller by time in µs)   KEYS[3…8] see tracking
 //	ARGV[1] the server
-//	ARGV[2…] for each caller: its id, the stream id of the job it waits for, and where that is tracked the id of the job, else ''
-//	returns for each: 'withdrawn'; 'started' if a worker has the job, or others wait for it; 'gone' if it is finished or lost
+//	ARGV[2…] for each caller: its id, the stream id of the job it waits for, where that is tracked the id of the job, else '',
+//	and '' or, if the job is to go on, a token that the caller is told
+//	returns for each: 'withdrawn'; 'started' if a worker has the job; 'shared' if others wait for it; 'gone' if it is finished or
+//	lost; 'accepted:<token>' if it goes on, or its reply is kept for who knows that token
 const withdrawScript = `
 local reply = {}
 local function others_wait(job, id)
@@ -172,16 +182,31 @@ local function others_wait(job, id)
     if one ~= ARGV[1] .. ':' .. id then rest[#rest + 1] = one end
   end
   redis.call('HSET', waiters, job, table.concat(rest, ' '))
-  return CHECK_OTHERS and #rest > 0
+  local r = load_tracked(job)
+  return CHECK_OTHERS and (#rest > 0 or r and r.token ~= '-')
 end
-for a = 2, #ARGV, 3 do
-  local id, at, job = ARGV[a], ARGV[a + 1], ARGV[a + 2]
+local function accept(id, at, job, token)
+  local r = load_tracked(job)
+  local there = #list(redis.pcall('XRANGE', KEYS[1], at, at)) > 0
+  if not r or not there and r.token == '-' then return 'gone' end
+  if r.token == '-' then r.token = token end
+  save_tracked(job, r)
+  if there then others_wait(job, id) end
+  return 'accepted:' .. r.token
+end
+for a = 2, #ARGV, 4 do
+  local id, at, job, token = ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3]
   if redis.call('ZSCORE', KEYS[2], id) then
     reply[#reply + 1] = 'withdrawn'
+  elseif token ~= '' then
+    reply[#reply + 1] = accept(id, at, job, token)
   elseif #list(redis.pcall('XRANGE', KEYS[1], at, at)) == 0 then
     reply[#reply + 1] = 'gone'
-  elseif others_wait(job, id) or owner_of(KEYS[1], at) then
+  elseif owner_of(KEYS[1], at) then
+    others_wait(job, id)
     reply[#reply + 1] = 'started'
+  elseif others_wait(job, id) then
+    reply[#reply + 1] = 'shared'
   else
     redis.call('XDEL', KEYS[1], at)
     redis.call('ZADD', KEYS[2], time, id)
@@ -302,6 +327,7 @@ return reply
 //	decide    the application has answered: first is the reply, to be held; second is what is owed before its release
 //	release   the held reply is sent, the job acknowledged: first is what the reply says of the change logs
 //	finish    decide and release in one, for a job that owes nothing: first is the record of the reply
+//	expire    the same for one that is begun too late, unless it is tracked and somebody waits longer
 //	bury      the job becomes a dead letter: first is the record of the reply or '', second the reason
 //	lose      the same for one that may have been carried out: the cache may have drifted from the application
 //
@@ -309,7 +335,8 @@ return reply
 // free again.
 //
 //	returns the indexes, from 0, of the jobs that the worker does not own (any more); and as a text "<index> <server> …" where
-//	nothing was done because the streams of these servers, which wait for the job, are not in KEYS
+//	nothing was done because the streams of these servers, which wait for the job, are not in KEYS; and "<index> +" for one that
+//	does not expire yet
 const settleScript = `
 local jobs, held, owed, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local worker = ARGV[1]
@@ -333,6 +360,14 @@ local function answer(stream, job, reply)
   to[#to + 1] = job
   to[#to + 1] = reply
 end
+-- Lua cannot hand on more than some thousand values at once. The answers of one job stay together.
+local function flush(stream)
+  local to = answers[stream]
+  if not to then return end
+  answers[stream] = nil
+  redis.call('XADD', KEYS[stream], 'MAXLEN', '~', 100000, '*', unpack(to))
+  redis.call('PEXPIRE', KEYS[stream], ARGV[2])
+end
 
 local streams
 local function stream_of(server)
@@ -355,6 +390,7 @@ local function answer_all(all, job, ms, reply)
   local first = {}
   for _, caller in ipairs(all) do
     local stream, id = caller[1], caller[2]
+    if not first[stream] and answers[stream] and #answers[stream] > 2000 then flush(stream) end
     answer(stream, id, first[stream] and '=' .. first[stream] or reply)
     first[stream] = first[stream] or id
   end
@@ -382,6 +418,12 @@ end
 does.finish = function(id, first)
   reply_to(first)
   acknowledge(id)
+end
+does.expire = does.finish
+local function extended(job)
+  local r = load_tracked(job)
+  local t = redis.call('TIME')
+  return r and tonumber(r.deadline) > tonumber(t[1]) * 1000000 + tonumber(t[2])
 end
 local function bury(id, reply, reason, drift)
   local entry = redis.call('XRANGE', jobs, id, id)[1]
@@ -418,6 +460,8 @@ for a = 6, #ARGV, 8 do
   if ms and kind ~= 'decide' then all, missing = waiting_for(job) end
   if done[id] or not mine(id, tonumber(ARGV[a + 2])) then
     gone[#gone + 1] = (a - 6) / 8
+  elseif ms and kind == 'expire' and extended(job) then
+    gone[#gone + 1] = string.format('%d +', (a - 6) / 8)
   elseif missing ~= '' then
     gone[#gone + 1] = string.format('%d', (a - 6) / 8) .. missing
   else
@@ -430,11 +474,7 @@ for a = 6, #ARGV, 8 do
   end
 end
 
-for stream, to in pairs(answers) do
-  local replies = KEYS[stream]
-  redis.call('XADD', replies, 'MAXLEN', '~', 100000, '*', unpack(to))
-  redis.call('PEXPIRE', replies, ARGV[2])
-end
+for i = 11, #KEYS do flush(i) end
 if #acknowledged > 0 then
   redis.call('XACK', jobs, group, unpack(acknowledged))
   redis.call('XDEL', jobs, unpack(acknowledged))

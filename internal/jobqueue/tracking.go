@@ -3,6 +3,7 @@ package jobqueue
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -16,6 +17,8 @@ var (
 	ErrPayload = errors.New("another payload came under this key")
 	// ErrCrowded means that as many jobs are tracked, or as many callers wait for one, as may; nothing was enqueued.
 	ErrCrowded = errors.New("as many jobs are tracked as may be")
+	// ErrShared means that no worker had begun the job when its caller left, and that others wait for it still.
+	ErrShared = errors.New("others wait for the job")
 	// ErrAccepted means that the job goes on, though nobody waits any more; see Patience.
 	ErrAccepted = errors.New("the job was accepted")
 	// ErrForgotten means that the reply was there and is no longer kept.
@@ -64,10 +67,12 @@ const (
 	Answered                  // its reply is there
 )
 
-// Track returns how far a tracked job has come, and its reply where that is there, or ErrUntracked.
-func Track(ctx context.Context, client redis.UniversalClient, prefix, job string) (State, Reply, error) {
+// Track returns how far a job has come, by the name that came with ErrAccepted, and its reply where that is there, or
+// ErrUntracked.
+func Track(ctx context.Context, client redis.UniversalClient, prefix, name string) (State, Reply, error) {
 	k := newKeys(prefix)
-	said, err := run(ctx, client, track, []string{k.jobs, k.tracked, k.kept}, []any{job})
+	job, token, _ := strings.Cut(name, ".")
+	said, err := run(ctx, client, track, []string{k.jobs, k.tracked, k.kept}, []any{job, token})
 	if err != nil {
 		return 0, Reply{}, err
 	}
@@ -97,11 +102,30 @@ func (p *Producer) fetchKept(ctx context.Context, job string) (Reply, error) {
 	case errors.Is(err, redis.Nil):
 		return Reply{}, ErrForgotten
 	case err != nil:
-		return Reply{}, errors.Join(ErrUnavailable, err)
+		return Reply{}, fmt.Errorf("%w: the reply that is kept could not be read: %w", ErrUnknown, err)
 	}
 	reply := parseReply(record)
 	reply.Job, reply.Stored = job, true
 	return reply, nil
+}
+
+// findKept returns the reply of a scope that is kept, or the error with which a job of it was refused.
+func (p *Producer) findKept(ctx context.Context, t Tracking, refusal error) (Reply, error) {
+	limited, cancel := context.WithTimeout(ctx, p.config.Timeout)
+	defer cancel()
+	record, err := p.config.Client.HGet(limited, p.keys.scopes, t.Scope).Result()
+	job, payload, _ := strings.Cut(record, " ")
+	switch {
+	case err != nil:
+		return Reply{}, refusal
+	case payload != t.Payload:
+		return Reply{}, ErrPayload
+	}
+	reply, err := p.fetchKept(ctx, job)
+	if errors.Is(err, ErrForgotten) { // it is under way
+		return Reply{}, fmt.Errorf("%w: it is under way, and its reply is not there yet", ErrUnknown)
+	}
+	return reply, err
 }
 
 // trackedOf reads what the enqueue script says of a job of a scope that is known: "kept:<job>" or "joined:<job>:<at>".
@@ -117,13 +141,15 @@ func trackedOf(said string) (enqueued, bool) {
 	return enqueued{}, false
 }
 
-// maxWaiters is how long the list of those who wait for one tracked job may be, in bytes: a thousand callers.
-const maxWaiters = 66_000
+// maxWaiters is how long the list of those who wait for one tracked job may be, in bytes: two hundred callers.
+const maxWaiters = 13_200
 
 // tracking is what scripts do with tracked jobs. It needs their keys in KEYS from the one with the index TRACKING on:
 //
-//	statistics (hash): kept: how many bytes of replies are kept
-//	tracked (hash): job id to "<stream id> <scope or ->"
+//	statistics (hash): kept: the bytes of all tracked jobs
+//	tracked (hash): job id to "<stream id> <scope or -> <deadline> <token or -> <bytes>"; the token is what a caller was told
+//	who was answered before there was a reply, the deadline the latest of those who wait, the bytes are those of the request,
+//	then those of the reply
 //	scopes (hash): scope to "<job id> <payload>"
 //	kept (hash): job id to the record of the reply
 //	lives (sorted set): job id by the time until which all this is kept, in µs
@@ -131,27 +157,40 @@ const maxWaiters = 66_000
 const tracking = `
 local statistics, tracked, scopes = KEYS[TRACKING], KEYS[TRACKING + 1], KEYS[TRACKING + 2]
 local kept, lives, waiters = KEYS[TRACKING + 3], KEYS[TRACKING + 4], KEYS[TRACKING + 5]
+local function load_tracked(job)
+  local at, scope, deadline, token, bytes = string.match(redis.call('HGET', tracked, job) or '', '^(%S+) (%S+) (%S+) (%S+) (%d+)$')
+  return at and {at = at, scope = scope, deadline = deadline, token = token, bytes = tonumber(bytes)}
+end
+local function save_tracked(job, r)
+  redis.call('HSET', tracked, job, r.at .. ' ' .. r.scope .. ' ' .. r.deadline .. ' ' .. r.token .. ' ' .. string.format('%d', r.bytes))
+end
+local function count_bytes(job, r, bytes)
+  if bytes ~= r.bytes then redis.call('HINCRBY', statistics, 'kept', string.format('%d', bytes - r.bytes)) end
+  r.bytes = bytes
+end
 local function free(job)
-  local at, scope = string.match(redis.call('HGET', tracked, job) or '', '^(%S+) (%S+)$')
-  if at and scope ~= '-' then
-    if string.match(redis.call('HGET', scopes, scope) or '', '^%S+') == job then redis.call('HDEL', scopes, scope) end
-    redis.call('HSET', tracked, job, at .. ' -')
-  end
+  local r = load_tracked(job)
+  if not r or r.scope == '-' then return end
+  if string.match(redis.call('HGET', scopes, r.scope) or '', '^%S+') == job then redis.call('HDEL', scopes, r.scope) end
+  r.scope = '-'
+  save_tracked(job, r)
 end
 local function forget(job)
   free(job)
-  local size = redis.call('HSTRLEN', kept, job)
-  if size > 0 then
-    redis.call('HDEL', kept, job)
-    redis.call('HINCRBY', statistics, 'kept', -size)
-  end
+  local r = load_tracked(job)
+  if r then count_bytes(job, r, 0) end
+  redis.call('HDEL', kept, job)
   redis.call('HDEL', tracked, job)
   redis.call('HDEL', waiters, job)
   redis.call('ZREM', lives, job)
 end
+-- The reply is there. Without a scope or a token nobody can ask for it again.
 local function keep(job, reply, now, ms)
+  local r = load_tracked(job)
+  if not r or r.scope == '-' and r.token == '-' then return forget(job) end
+  count_bytes(job, r, #reply)
+  save_tracked(job, r)
   redis.call('HSET', kept, job, reply)
-  redis.call('HINCRBY', statistics, 'kept', #reply)
   redis.call('HDEL', waiters, job)
   redis.call('ZADD', lives, string.format('%.0f', now + tonumber(ms) * 1000), job)
 end
@@ -161,8 +200,8 @@ end
 const sweeping = `
 local function sweep(jobs, n)
   for _, job in ipairs(redis.call('ZRANGEBYSCORE', lives, '-inf', time, 'LIMIT', 0, n)) do
-    local at = string.match(redis.call('HGET', tracked, job) or '', '^%S+')
-    if at and #list(redis.pcall('XRANGE', jobs, at, at)) > 0 then
+    local r = load_tracked(job)
+    if r and #list(redis.pcall('XRANGE', jobs, r.at, r.at)) > 0 then
       redis.call('ZADD', lives, string.format('%.0f', now + 60000000), job) -- it waits, or runs
     else
       forget(job)
@@ -171,17 +210,16 @@ local function sweep(jobs, n)
 end
 `
 
-// track tells how far a tracked job has come.
+// track tells how far a tracked job has come, to who knows its token.
 //
 //	KEYS[1] jobs   KEYS[2] tracked   KEYS[3] kept
-//	ARGV[1] the job
+//	ARGV[1] the job   ARGV[2] the token
 //	returns {'queued', ''}, {'running', ''}, {'answered', the record of the reply}, or {'', ''} for one that is not known
 var track = redis.NewScript(prelude + `
-local record = redis.call('HGET', KEYS[2], ARGV[1])
-if not record then return {'', ''} end
+local at, token = string.match(redis.call('HGET', KEYS[2], ARGV[1]) or '', '^(%S+) %S+ %S+ (%S+)')
+if not at or token == '-' or token ~= ARGV[2] then return {'', ''} end
 local reply = redis.call('HGET', KEYS[3], ARGV[1])
 if reply then return {'answered', reply} end
-local at = string.match(record, '^%S+')
 if #list(redis.pcall('XRANGE', KEYS[1], at, at)) == 0 then return {'', ''} end
 return {owner_of(KEYS[1], at) and 'running' or 'queued', ''}
 `)

@@ -4,9 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"github.com/itscales/scales/internal/jobqueue"
 	"github.com/itscales/scales/internal/redistest"
@@ -84,9 +89,6 @@ func TestOneScopeIsOneJob(t *testing.T) {
 		if got := <-refused; !errors.Is(got.err, jobqueue.ErrPayload) {
 			t.Errorf("another payload: %+v", got)
 		}
-		if state, _, err := f.state(id); state != jobqueue.Running || err != nil {
-			t.Errorf("state %v, %v", state, err)
-		}
 		if counts := f.counts(); counts.Jobs != 1 {
 			t.Errorf("%d jobs", counts.Jobs)
 		}
@@ -108,8 +110,10 @@ func TestOneScopeIsOneJob(t *testing.T) {
 		if got := <-refused; !errors.Is(got.err, jobqueue.ErrPayload) {
 			t.Errorf("another payload, after the reply: %+v", got)
 		}
-		if state, reply, err := f.state(id); state != jobqueue.Answered || reply.Text != "the reply" || err != nil {
-			t.Errorf("state %v, %+v, %v", state, reply, err)
+		for _, name := range []string{id, id + ".", id + ".-", "." + id} { // only who was told 202 has a name for it
+			if _, _, err := f.state(name); !errors.Is(err, jobqueue.ErrUntracked) {
+				t.Errorf("%s: %v", name, err)
+			}
 		}
 		if got, want := f.leftovers(), "tracked 1, scopes 1, kept 1, lives 1, waiters 0, bytes 17"; got != want {
 			t.Errorf("%s, not %s", got, want)
@@ -154,7 +158,7 @@ func (f *fixture) leave(t *testing.T, lost bool) {
 	f.joined(id, 2)
 	leave()
 	got := <-first
-	if withdrawn := errors.Is(got.err, jobqueue.ErrWithdrawn); withdrawn != lost || !withdrawn && !errors.Is(got.err, jobqueue.ErrRunning) {
+	if withdrawn := errors.Is(got.err, jobqueue.ErrWithdrawn); withdrawn != lost || !withdrawn && !errors.Is(got.err, jobqueue.ErrShared) {
 		t.Fatalf("the first: %+v", got)
 	}
 	if lost {
@@ -163,18 +167,12 @@ func (f *fixture) leave(t *testing.T, lost bool) {
 		return
 	}
 	f.joined(id, 1)
-	if state, _, err := f.state(id); state != jobqueue.Queued || err != nil {
-		t.Errorf("state %v, %v", state, err)
-	}
 	leaveToo()
 	if got := <-second; !errors.Is(got.err, jobqueue.ErrWithdrawn) {
 		t.Errorf("the second: %+v", got)
 	}
-	if got := f.leftovers(); got != "tracked 0, scopes 0, kept 0, lives 0, waiters 0, bytes " {
+	if got := f.leftovers(); got != "tracked 0, scopes 0, kept 0, lives 0, waiters 0, bytes 0" {
 		t.Error(got)
-	}
-	if _, _, err := f.state(id); !errors.Is(err, jobqueue.ErrUntracked) {
-		t.Errorf("state: %v", err)
 	}
 	// The scope is free, for another payload as well.
 	_, third := doTracked(p, context.Background(), keyed("s", "y"), patience)
@@ -191,7 +189,7 @@ func TestAJobThatFreesItsScopeIsRunAgain(t *testing.T) {
 		p, c := f.producer(), f.consumer()
 		ctx, patience := context.Background(), jobqueue.Patience{Wait: minute}
 		for _, decided := range []bool{false, true} {
-			id, answers := doTracked(p, ctx, keyed("s", "x"), patience)
+			_, answers := doTracked(p, ctx, keyed("s", "x"), patience)
 			d := f.fetch(c, 1)[0]
 			d.FreesScope = true
 			if decided {
@@ -206,12 +204,8 @@ func TestAJobThatFreesItsScopeIsRunAgain(t *testing.T) {
 			if got := <-answers; got.err != nil || got.reply.Text != "it failed" {
 				t.Errorf("%+v", got)
 			}
-			// Who asks for the job has the reply still.
-			if state, reply, err := f.state(id); state != jobqueue.Answered || reply.Text != "it failed" || err != nil {
-				t.Errorf("state %v, %+v, %v", state, reply, err)
-			}
 		}
-		if got, want := f.leftovers(), "tracked 2, scopes 0, kept 2, lives 2, waiters 0, bytes 20"; got != want {
+		if got, want := f.leftovers(), "tracked 0, scopes 0, kept 0, lives 0, waiters 0, bytes 0"; got != want {
 			t.Errorf("%s, not %s", got, want)
 		}
 	})
@@ -224,28 +218,36 @@ func TestAnAcceptedJobGoesOn(t *testing.T) {
 		ctx := context.Background()
 		accept := jobqueue.Patience{Begin: time.Hour, Accept: true}
 		id, answers := doTracked(p, ctx, jobqueue.Tracking{Keep: time.Hour}, accept)
-		if got := <-answers; !errors.Is(got.err, jobqueue.ErrAccepted) || got.reply.Job != id {
+		got := <-answers
+		name := got.reply.Job
+		if !errors.Is(got.err, jobqueue.ErrAccepted) || !strings.HasPrefix(name, id+".") || len(name) != 65 {
 			t.Fatalf("%+v", got)
 		}
-		if state, _, err := f.state(id); state != jobqueue.Queued || err != nil {
+		if state, _, err := f.state(name); state != jobqueue.Queued || err != nil {
 			t.Errorf("state %v, %v", state, err)
 		}
 		d := f.fetch(c, 1)[0]
+		if state, _, err := f.state(name); state != jobqueue.Running || err != nil {
+			t.Errorf("state %v, %v", state, err)
+		}
 		if left := time.Duration(d.Deadline-c.Now()) * time.Microsecond; left < 59*time.Minute {
 			t.Errorf("%v are left until the deadline", left)
 		}
 		moved, err := c.Bury(ctx, d, "it died", "its worker died", true)
 		ok(t, moved, err)
-		if state, reply, err := f.state(id); state != jobqueue.Answered || reply.Text != "it died" || err != nil {
+		if state, reply, err := f.state(name); state != jobqueue.Answered || reply.Text != "it died" || err != nil {
 			t.Errorf("state %v, %+v, %v", state, reply, err)
 		}
 		// One of a scope is told the job that is under way.
-		first, answers := doTracked(p, ctx, keyed("s", "x"), accept)
-		<-answers
-		second, answers := doTracked(p, ctx, keyed("s", "x"), accept)
-		if got := <-answers; !errors.Is(got.err, jobqueue.ErrAccepted) || got.reply.Job != first || first == second {
-			t.Errorf("%+v, not %s", got, first)
+		_, answers = doTracked(p, ctx, keyed("s", "x"), accept)
+		first := <-answers
+		for range 3 {
+			_, answers = doTracked(p, ctx, keyed("s", "x"), accept)
+			if got := <-answers; !errors.Is(got.err, jobqueue.ErrAccepted) || got.reply.Job != first.reply.Job {
+				t.Errorf("%+v, not %+v", got, first)
+			}
 		}
+		f.joined(strings.Split(first.reply.Job, ".")[0], 0)
 	})
 }
 
@@ -257,12 +259,15 @@ func TestWhatIsKeptIsForgotten(t *testing.T) {
 		short := jobqueue.Tracking{Keep: time.Millisecond, Scope: "s", Payload: "x"}
 		id, answers := doTracked(p, ctx, short, jobqueue.Patience{Wait: minute})
 		d := f.fetch(c, 1)[0]
-		// What has no reply yet is not forgotten, however long that takes.
-		if _, err := c.Beat(ctx); err != nil {
-			t.Fatal(err)
+		// What has no reply yet is not forgotten, however long that takes: it is put off when its time has come.
+		lives := func() float64 { return f.config.Client.ZScore(ctx, f.config.Prefix+"q:lives", id).Val() }
+		for before := lives(); lives() == before; {
+			if _, err := c.Beat(ctx); err != nil {
+				t.Fatal(err)
+			}
 		}
-		if state, _, err := f.state(id); state != jobqueue.Running || err != nil {
-			t.Errorf("state %v, %v", state, err)
+		if got := f.leftovers(); !strings.HasPrefix(got, "tracked 1, scopes 1, kept 0, lives 1, waiters 1") {
+			t.Error(got)
 		}
 		moved, err := c.Finish(ctx, d, "the reply")
 		ok(t, moved, err)
@@ -282,7 +287,7 @@ func TestWhatIsKeptIsForgotten(t *testing.T) {
 
 func TestWhatIsKeptIsBounded(t *testing.T) {
 	each(t, func(t *testing.T, f *fixture) {
-		f.config.MaxKept = jobqueue.Limit{Jobs: 2, Bytes: 10}
+		f.config.MaxKept = jobqueue.Limit{Jobs: 2, Bytes: 1000}
 		p, c := f.producer(), f.consumer()
 		ctx, accept := context.Background(), jobqueue.Patience{Begin: time.Hour, Accept: true}
 		send := func(scope string) error {
@@ -300,7 +305,7 @@ func TestWhatIsKeptIsBounded(t *testing.T) {
 		if err := send("a"); !errors.Is(err, jobqueue.ErrAccepted) {
 			t.Errorf("one that is known: %v", err)
 		}
-		f.config.MaxKept.Jobs = 100
+		f.config.MaxKept = jobqueue.Limit{Jobs: 100, Bytes: 30}
 		wide := f.producer()
 		for _, d := range f.fetch(c, 2) {
 			moved, err := c.Finish(ctx, d, "a reply of many bytes")
@@ -313,29 +318,169 @@ func TestWhatIsKeptIsBounded(t *testing.T) {
 	})
 }
 
-// go-redis sends calls again: an enqueue that joins a job, and a settle that has told everybody.
+// doubler is a hook of go-redis: every script is executed twice, as it is if a connection breaks before the answer comes.
+type doubler struct{ refuser }
+
+func (d *doubler) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if strings.ToLower(cmd.Name()) == "evalsha" {
+			if err := next(ctx, cmd); err != nil {
+				return err
+			}
+		}
+		return next(ctx, cmd)
+	}
+}
+
+// A settle that is sent twice finds the second time that the job is nobody's any more; it has told everybody the first time.
 func TestEveryStepOfATrackedJobMayHappenTwice(t *testing.T) {
+	f := newFixture(t, redistest.Shared(t)).keeping()
+	p, c := f.producer(), f.consumer()
+	f.roundTrip(p, c)
+	f.config.Client.AddHook(&doubler{})
+	ctx, patience := context.Background(), jobqueue.Patience{Wait: minute}
+	for round := range 3 { // the first has Redis learn the scripts
+		scope := fmt.Sprint(round)
+		id, first := doTracked(p, ctx, keyed(scope, "x"), patience)
+		d := f.fetch(c, 10)
+		if len(d) != 1 {
+			t.Fatalf("%d jobs", len(d))
+		}
+		_, second := doTracked(p, ctx, keyed(scope, "x"), patience)
+		f.joined(id, 2)
+		leaving, leave := context.WithCancel(ctx)
+		_, third := doTracked(p, leaving, keyed(scope, "x"), patience)
+		f.joined(id, 3)
+		leave()
+		if got := <-third; !errors.Is(got.err, jobqueue.ErrRunning) {
+			t.Errorf("who left: %+v", got)
+		}
+		_, fourth := doTracked(p, ctx, keyed(scope, "x"), jobqueue.Patience{Accept: true, Begin: time.Hour})
+		accepted := <-fourth
+		if !errors.Is(accepted.err, jobqueue.ErrAccepted) {
+			t.Errorf("who does not wait: %+v", accepted)
+		}
+		f.joined(id, 2)
+		if _, err := c.Finish(ctx, d[0], "the reply"); err != nil {
+			t.Fatal(err)
+		}
+		for _, answers := range []<-chan tracked{first, second} {
+			if got := <-answers; got.err != nil || got.reply.Text != "the reply" {
+				t.Errorf("%+v", got)
+			}
+		}
+		if state, reply, err := f.state(accepted.reply.Job); state != jobqueue.Answered || reply.Text != "the reply" || err != nil {
+			t.Errorf("state %v, %+v, %v", state, reply, err)
+		}
+	}
+	if got, want := f.leftovers(), "tracked 3, scopes 3, kept 3, lives 3, waiters 0, bytes 30"; got != want {
+		t.Errorf("%s, not %s", got, want)
+	}
+}
+
+// An enqueue that got no answer is looked into, also for who does not wait for a reply.
+func TestAnEnqueueWithoutAnAnswerIsLookedIntoBeforeItIsAccepted(t *testing.T) {
 	f := newFixture(t, redistest.Shared(t)).keeping()
 	f.config.Timeout = time.Second
 	f.incarnate()
 	p, c := f.producer(), f.consumer()
 	f.roundTrip(p, c)
-	ctx, patience := context.Background(), jobqueue.Patience{Wait: minute}
-	id, first := doTracked(p, ctx, keyed("s", "x"), patience)
-	d := f.fetch(c, 1)[0]
-	f.config.Client.AddHook(&refuser{"the request", true, errors.New("connection reset by peer")})
-	_, second := doTracked(p, ctx, keyed("s", "x"), patience)
-	f.joined(id, 2)
-	moved, err := c.Finish(ctx, d, "the reply")
-	ok(t, moved, err)
-	for _, answers := range []<-chan tracked{first, second} {
-		if got := <-answers; got.err != nil || got.reply.Text != "the reply" {
-			t.Errorf("%+v", got)
+	broken := &refuser{"the request", true, errors.New("connection reset by peer")}
+	f.config.Client.AddHook(broken)
+	accept := jobqueue.Patience{Begin: time.Hour, Accept: true}
+	_, answers := doTracked(p, context.Background(), keyed("s", "x"), accept)
+	if got := <-answers; !errors.Is(got.err, jobqueue.ErrAccepted) {
+		t.Errorf("one that Redis got: %+v", got)
+	}
+	broken.executed = false
+	_, answers = doTracked(p, context.Background(), keyed("t", "x"), accept)
+	if got := <-answers; !errors.Is(got.err, jobqueue.ErrUnavailable) {
+		t.Errorf("one that Redis never got: %+v", got)
+	}
+}
+
+// More callers than may join, and more than one record of replies can have.
+func TestManyCallersOfManyJobs(t *testing.T) {
+	const jobs, callers = 30, 220
+	f := newFixture(t, redistest.Shared(t)).keeping()
+	p, c := f.producer(), f.consumer()
+	ctx := context.Background()
+	var all, crowded atomic.Int64
+	var waiting sync.WaitGroup
+	for i := range jobs * callers {
+		waiting.Go(func() {
+			job := jobqueue.Job{ID: jobqueue.NewID(), Scheme: "http", Remote: "192.0.2.9:1", Request: "r", Tracking: keyed(fmt.Sprint(i%jobs), "x")}
+			reply, err := p.Do(ctx, job, jobqueue.Patience{Wait: minute})
+			switch {
+			case errors.Is(err, jobqueue.ErrCrowded):
+				crowded.Add(1)
+			case err != nil || reply.Text != "the reply":
+				t.Errorf("%+v, %v", reply, err)
+			}
+			all.Add(1)
+		})
+	}
+	var deliveries []*jobqueue.Delivery
+	for len(deliveries) < jobs {
+		deliveries = append(deliveries, f.fetch(c, jobs)...)
+	}
+	for deadline := time.Now().Add(time.Minute); crowded.Load() < jobs && time.Now().Before(deadline); runtime.Gosched() {
+		// Until all jobs have as many callers as they may.
+	}
+	var settling sync.WaitGroup
+	for _, d := range deliveries {
+		settling.Go(func() {
+			moved, err := c.Finish(ctx, d, "the reply")
+			if !moved || err != nil {
+				t.Errorf("%t, %v", moved, err)
+			}
+		})
+	}
+	settling.Wait()
+	waiting.Wait()
+	if crowded.Load() == 0 || all.Load() != jobs*callers {
+		t.Errorf("%d of %d were too many", crowded.Load(), all.Load())
+	}
+}
+
+func TestAJobExpiresWhenTheLastOneDoes(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		f.keeping()
+		p, c := f.producer(), f.consumer()
+		ctx := context.Background()
+		id, first := doTracked(p, ctx, keyed("s", "x"), jobqueue.Patience{Wait: 100 * time.Millisecond})
+		f.joined(id, 1)
+		_, second := doTracked(p, ctx, keyed("s", "x"), jobqueue.Patience{Wait: minute})
+		if got := <-first; !errors.Is(got.err, jobqueue.ErrShared) {
+			t.Errorf("the first: %+v", got)
 		}
-	}
-	// The answer to an enqueue is lost that would have said where the reply is.
-	_, third := doTracked(p, ctx, keyed("s", "x"), patience)
-	if got := <-third; got.err != nil || got.reply.Text != "the reply" || !got.reply.Stored {
-		t.Errorf("%+v", got)
-	}
+		d := f.fetch(c, 1)[0]
+		moved, err := c.Expire(ctx, d, "too late")
+		if moved || err != nil || !d.Extended {
+			t.Errorf("%t, %v, %t", moved, err, d.Extended)
+		}
+		moved, err = c.Finish(ctx, d, "the reply")
+		ok(t, moved, err)
+		if got := <-second; got.err != nil || got.reply.Text != "the reply" {
+			t.Errorf("the second: %+v", got)
+		}
+		// Without another one it expires, and its scope is free.
+		_, third := doTracked(p, ctx, jobqueue.Tracking{Keep: time.Hour, Scope: "t", Payload: "x"}, jobqueue.Patience{Wait: 100 * time.Millisecond})
+		d = f.fetch(c, 1)[0]
+		d.FreesScope = true
+		<-third
+		for c.Now() <= d.Deadline {
+			if _, err := c.Beat(ctx); err != nil {
+				t.Fatal(err)
+			}
+		}
+		moved, err = c.Expire(ctx, d, "too late")
+		ok(t, moved, err)
+		if d.Extended {
+			t.Error("it was extended")
+		}
+		if got, want := f.leftovers(), "tracked 1, scopes 1, kept 1, lives 1, waiters 0, bytes 10"; got != want {
+			t.Errorf("%s, not %s", got, want)
+		}
+	})
 }

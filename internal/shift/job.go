@@ -30,7 +30,7 @@ func (s *shift) serve(d *jobqueue.Delivery, reserved bool) {
 	}
 	request, target, err := parseJob(d)
 	if err != nil {
-		d.Broken = err
+		d.Broken, d.FreesScope = err, true
 		s.bury(d, step.Pending{}, problem.WorkerDied(), err.Error())
 		return
 	}
@@ -83,21 +83,37 @@ func failureOf(result invoke.Result) string {
 
 // isOver ends a job that may not be run, or not any more.
 func (s *shift) isOver(d *jobqueue.Delivery, request *message.Request, target *url.URL) bool {
-	late := s.Consumer.Now() > d.Deadline
+	late := s.Consumer.Now() > d.Deadline && !d.Extended
 	switch {
-	case !d.First() && (late || d.Unattended() || !s.mayRepeat(request)):
+	case !d.First() && (late || d.Unattended() || d.Deliveries > maxDeliveries || !s.mayRepeat(request)):
 		s.bury(d, s.around(request, target), problem.WorkerDied(), "its worker died and it may not be repeated")
 	case late && d.Unattended():
 		s.buryUnbegun(d, "it was replayed, and no worker has begun it in time")
 	case late:
-		d.FreesScope = true
-		reply := problem.Expired().Response()
-		reply.Header.Set("Retry-After", "1")
-		s.finish(d, reply)
+		return s.expire(d)
 	default:
 		return false
 	}
 	return true
+}
+
+// maxDeliveries is how many workers at most run a job: what kills one worker would kill them all, as long as its deadline allows.
+const maxDeliveries = 5
+
+// expire ends a job that is begun too late. False means that somebody waits for it still.
+func (s *shift) expire(d *jobqueue.Delivery) bool {
+	reply := problem.Expired().Response()
+	reply.Header.Set("Retry-After", "1")
+	text, _ := encodeReply(reply) // never fails
+	d.FreesScope = true
+	s.retry(d, "let it expire", func() (bool, error) {
+		done, err := s.Consumer.Expire(s.ended, d, text)
+		return done || d.Extended, err
+	})
+	if d.Extended {
+		d.FreesScope = false
+	}
+	return !d.Extended
 }
 
 // stillOurs reports whether nobody has taken the job over before its handler begins: a worker that was stopped for longer
