@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -33,8 +34,7 @@ type Delivery struct {
 	// FreesScope is set by who settles a tracked job that was not carried out: the next one of its scope is a new job.
 	FreesScope bool
 
-	// Extended is set by Expire: the job does not expire yet, because somebody who has joined waits longer.
-	Extended bool
+	extended atomic.Bool // see Extended
 
 	// Decided is true for a job of a dead worker whose application had answered. Owed is what it left to do.
 	Decided bool
@@ -46,6 +46,9 @@ type Delivery struct {
 
 // Unattended reports whether nobody waits for a reply.
 func (d *Delivery) Unattended() bool { return d.Server == Nobody }
+
+// Extended reports whether Expire has found that the job does not expire yet, because somebody who has joined waits longer.
+func (d *Delivery) Extended() bool { return d.extended.Load() }
 
 // First reports whether nobody had the job before.
 func (d *Delivery) First() bool { return d.Deliveries <= 1 && !d.Decided }
@@ -171,7 +174,7 @@ func (c *Consumer) Finish(ctx context.Context, d *Delivery, reply string) (bool,
 	return c.settles.Do(ctx, settle{"finish", Reply{Text: reply}.record(), "", d})
 }
 
-// Expire is Finish for a job that is begun too late. It may set Extended instead.
+// Expire is Finish for a job that is begun too late. It may find it to be Extended instead.
 func (c *Consumer) Expire(ctx context.Context, d *Delivery, reply string) (bool, error) {
 	return c.settles.Do(ctx, settle{"expire", Reply{Text: reply}.record(), "", d})
 }
@@ -274,7 +277,7 @@ func (c *Consumer) trySettlesOf(
 		}
 		results[indexes[at]] = false
 		if len(of) > 1 && of[1] == "+" {
-			steps[indexes[at]].delivery.Extended = true
+			steps[indexes[at]].delivery.extended.Store(true)
 		} else if len(of) > 1 {
 			again, missing = append(again, indexes[at]), append(missing, of[1:]...)
 		}

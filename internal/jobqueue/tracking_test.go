@@ -456,8 +456,8 @@ func TestAJobExpiresWhenTheLastOneDoes(t *testing.T) {
 		}
 		d := f.fetch(c, 1)[0]
 		moved, err := c.Expire(ctx, d, "too late")
-		if moved || err != nil || !d.Extended {
-			t.Errorf("%t, %v, %t", moved, err, d.Extended)
+		if moved || err != nil || !d.Extended() {
+			t.Errorf("%t, %v, %t", moved, err, d.Extended())
 		}
 		moved, err = c.Finish(ctx, d, "the reply")
 		ok(t, moved, err)
@@ -476,7 +476,7 @@ func TestAJobExpiresWhenTheLastOneDoes(t *testing.T) {
 		}
 		moved, err = c.Expire(ctx, d, "too late")
 		ok(t, moved, err)
-		if d.Extended {
+		if d.Extended() {
 			t.Error("it was extended")
 		}
 		if got, want := f.leftovers(), "tracked 1, scopes 1, kept 1, lives 1, waiters 0, bytes 10"; got != want {

@@ -83,7 +83,7 @@ func failureOf(result invoke.Result) string {
 
 // isOver ends a job that may not be run, or not any more.
 func (s *shift) isOver(d *jobqueue.Delivery, request *message.Request, target *url.URL) bool {
-	late := s.Consumer.Now() > d.Deadline && !d.Extended
+	late := s.Consumer.Now() > d.Deadline && !d.Extended()
 	switch {
 	case !d.First() && (late || d.Unattended() || d.Deliveries > maxDeliveries || !s.mayRepeat(request)):
 		s.bury(d, s.around(request, target), problem.WorkerDied(), "its worker died and it may not be repeated")
@@ -108,12 +108,12 @@ func (s *shift) expire(d *jobqueue.Delivery) bool {
 	d.FreesScope = true
 	s.retry(d, "let it expire", func() (bool, error) {
 		done, err := s.Consumer.Expire(s.ended, d, text)
-		return done || d.Extended, err
+		return done || d.Extended(), err
 	})
-	if d.Extended {
+	if d.Extended() {
 		d.FreesScope = false
 	}
-	return !d.Extended
+	return !d.Extended()
 }
 
 // stillOurs reports whether nobody has taken the job over before its handler begins: a worker that was stopped for longer
