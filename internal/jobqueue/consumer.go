@@ -176,6 +176,7 @@ func (c *Consumer) Finish(ctx context.Context, d *Delivery, reply string) (bool,
 
 // Expire is Finish for a job that is begun too late. It may find it to be Extended instead.
 func (c *Consumer) Expire(ctx context.Context, d *Delivery, reply string) (bool, error) {
+	d.extended.Store(false) // a call that has failed before may have said so, and it may be over since
 	return c.settles.Do(ctx, settle{"expire", Reply{Text: reply}.record(), "", d})
 }
 

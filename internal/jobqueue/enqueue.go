@@ -128,6 +128,8 @@ func enqueuedOf(said string) enqueued {
 		return enqueued{err: ErrPayload}
 	case "crowded":
 		return enqueued{err: ErrCrowded}
+	case "many":
+		return enqueued{err: fmt.Errorf("%w, as many as may", ErrShared)}
 	}
 	if e, ok := trackedOf(said); ok {
 		return e

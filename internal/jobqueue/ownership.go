@@ -222,7 +222,7 @@ func (c *Consumer) loadPage(ctx context.Context, consumer string, ids []string) 
 	for _, id := range ids {
 		args = append(args, id)
 	}
-	reply, err := run(ctx, c.config.Client, c.scripts.load, []string{c.keys.jobs, c.keys.held, c.keys.owed}, args)
+	reply, err := run(ctx, c.config.Client, c.scripts.load, []string{c.keys.jobs, c.keys.held, c.keys.owed, c.keys.tracked}, args)
 	if err != nil {
 		return nil, err
 	}
@@ -235,7 +235,7 @@ func (c *Consumer) loadPage(ctx context.Context, consumer string, ids []string) 
 		if !ok {
 			continue
 		}
-		if len(job) != 4 {
+		if len(job) != 5 {
 			return nil, fmt.Errorf("load script: %d values for a job", len(job))
 		}
 		fields := make(map[string]string)
@@ -246,6 +246,7 @@ func (c *Consumer) loadPage(ctx context.Context, consumer string, ids []string) 
 		d := &Delivery{StreamID: ids[i], Deliveries: number(job[0]), Consumer: consumer, asked: asked}
 		d.fill(func(name string) string { return fields[name] })
 		d.Decided, d.Owed = number(job[2]) == 1, text(job[3])
+		d.Deadline = max(d.Deadline, number(job[4]))
 		page[i] = d
 	}
 	return page, nil

@@ -90,7 +90,7 @@ local time = t[1] .. string.sub('00000' .. t[2], -6)
 //
 //	returns {now in µs, incarnation or '', then for each job: its stream id, 'full' or 'late'}; for one that is tracked also
 //	'kept:<job>' (there is a reply of this scope), 'joined:<job>:<stream id>' (one of this scope is under way, whose reply goes
-//	to this caller, too), 'other' (another payload), or 'crowded'
+//	to this caller, too), 'other' (another payload), 'many' (so many wait for the one under way that this caller cannot), or 'crowded'
 const enqueueScript = `
 local jobs, seen, replies, server, call = KEYS[1], KEYS[2], KEYS[4], ARGV[4], ARGV[5]
 local reply = {time, redis.call('HGET', KEYS[5], 'incarnation') or ''}
@@ -119,7 +119,7 @@ local function known(id, deadline, scope, payload)
   if not r then return end
   if redis.call('HEXISTS', kept, job) == 1 then return 'kept:' .. job end
   local waiting = redis.call('HGET', waiters, job) or ''
-  if #waiting > MOST_WAITERS then return 'crowded' end
+  if #waiting > MOST_WAITERS then return 'many' end
   redis.call('HSET', waiters, job, waiting .. ' ' .. server .. ':' .. id)
   if tonumber(deadline) > tonumber(r.deadline) then
     r.deadline = deadline
@@ -292,9 +292,10 @@ return 1
 
 // loadScript reads jobs that a worker owns.
 //
-//	KEYS[1] jobs   KEYS[2] held   KEYS[3] owed   ARGV[1] the worker   ARGV[2…] stream ids
-//	returns for each job: deliveries, fields of the entry, 1 if it is decided, what is owed or false; or false if the worker
-//	does not own it (any more). A job whose entry is gone is acknowledged.
+//	KEYS[1] jobs   KEYS[2] held   KEYS[3] owed   KEYS[4] tracked   ARGV[1] the worker   ARGV[2…] stream ids
+//	returns for each job: deliveries, fields of the entry, 1 if it is decided, what is owed or false, the latest deadline of
+//	those who wait if it is tracked, else ''; or false if the worker does not own it (any more). A job whose entry is gone is
+//	acknowledged.
 const loadScript = `
 local reply = {}
 for a = 2, #ARGV do
@@ -304,7 +305,10 @@ for a = 2, #ARGV do
   if owner and owner[2] == ARGV[1] then
     local entry = redis.call('XRANGE', KEYS[1], id, id)[1]
     if entry then
-      job = {owner[4], entry[2], redis.call('HEXISTS', KEYS[2], id), redis.call('HGET', KEYS[3], id)}
+      local of, deadline = {}, ''
+      for i = 1, #entry[2], 2 do of[entry[2][i]] = entry[2][i + 1] end
+      if of.keep and of.id then deadline = string.match(redis.call('HGET', KEYS[4], of.id) or '', '^%S+ %S+ (%d+)') or '' end
+      job = {owner[4], entry[2], redis.call('HEXISTS', KEYS[2], id), redis.call('HGET', KEYS[3], id), deadline}
     else
       redis.call('XACK', KEYS[1], group, id)
       redis.call('HDEL', KEYS[2], id)

@@ -15,9 +15,9 @@ import (
 var (
 	// ErrPayload means that another payload came under the same scope before; nothing was enqueued.
 	ErrPayload = errors.New("another payload came under this key")
-	// ErrCrowded means that as many jobs are tracked, or as many callers wait for one, as may; nothing was enqueued.
+	// ErrCrowded means that as many jobs are tracked as may; nothing was enqueued.
 	ErrCrowded = errors.New("as many jobs are tracked as may be")
-	// ErrShared means that no worker had begun the job when its caller left, and that others wait for it still.
+	// ErrShared means that the job is under way, and that others wait for it; this caller does not (any more).
 	ErrShared = errors.New("others wait for the job")
 	// ErrAccepted means that the job goes on, though nobody waits any more; see Patience.
 	ErrAccepted = errors.New("the job was accepted")
@@ -116,8 +116,10 @@ func (p *Producer) findKept(ctx context.Context, t Tracking, refusal error) (Rep
 	record, err := p.config.Client.HGet(limited, p.keys.scopes, t.Scope).Result()
 	job, payload, _ := strings.Cut(record, " ")
 	switch {
-	case err != nil:
+	case errors.Is(err, redis.Nil):
 		return Reply{}, refusal
+	case err != nil:
+		return Reply{}, fmt.Errorf("%w: it was not to be found out whether there is a reply: %w", ErrUnknown, err)
 	case payload != t.Payload:
 		return Reply{}, ErrPayload
 	}

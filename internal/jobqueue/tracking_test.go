@@ -412,7 +412,7 @@ func TestManyCallersOfManyJobs(t *testing.T) {
 			job := jobqueue.Job{ID: jobqueue.NewID(), Scheme: "http", Remote: "192.0.2.9:1", Request: "r", Tracking: keyed(fmt.Sprint(i%jobs), "x")}
 			reply, err := p.Do(ctx, job, jobqueue.Patience{Wait: minute})
 			switch {
-			case errors.Is(err, jobqueue.ErrCrowded):
+			case errors.Is(err, jobqueue.ErrShared):
 				crowded.Add(1)
 			case err != nil || reply.Text != "the reply":
 				t.Errorf("%+v, %v", reply, err)
@@ -458,6 +458,10 @@ func TestAJobExpiresWhenTheLastOneDoes(t *testing.T) {
 		moved, err := c.Expire(ctx, d, "too late")
 		if moved || err != nil || !d.Extended() {
 			t.Errorf("%t, %v, %t", moved, err, d.Extended())
+		}
+		// Who takes it over knows.
+		if loaded := f.mine(c)[0]; loaded.Deadline-d.Deadline < 50_000_000 {
+			t.Errorf("loaded with the deadline %d, fetched with %d", loaded.Deadline, d.Deadline)
 		}
 		moved, err = c.Finish(ctx, d, "the reply")
 		ok(t, moved, err)

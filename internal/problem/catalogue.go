@@ -129,10 +129,10 @@ func StillRunning(deadline time.Duration) Problem {
 		Members: []Member{{"deadline", deadline.String()}}}
 }
 
-// StillWanted: no worker has begun the request, and others wait for it.
+// StillWanted: others wait for the request, who are too many to wait with, or no worker has begun it at the deadline of this one.
 func StillWanted() Problem {
 	return Problem{Type: "still-wanted", Title: "The request may still be carried out", Status: http.StatusGatewayTimeout,
-		Detail: "no worker had begun the request in time, and others who sent it with the same Idempotency-Key wait for it still; it may be carried out"}
+		Detail: "others who sent the request with the same Idempotency-Key wait for it still; it may be carried out"}
 }
 
 // OutcomeUnknown: it could not be found out whether the request was or will be
@@ -183,7 +183,7 @@ func IdempotencyKeyReused() Problem {
 // RepliesFull: as many replies are kept as may, or as many requests wait for one.
 func RepliesFull(jobs int, bytes int64) Problem {
 	return Problem{Type: "replies-full", Title: "No further replies can be kept", Status: http.StatusServiceUnavailable,
-		Detail: fmt.Sprintf("%d requests whose replies are kept, or %d bytes of them, are the limit (option MaxReplies), and so are two hundred that wait for the same one; nothing was enqueued", jobs, bytes)}
+		Detail: fmt.Sprintf("%d requests whose replies are kept, or %d bytes of them, are the limit (option MaxReplies); the request was not carried out", jobs, bytes)}
 }
 
 // ReplyForgotten: the request was carried out before, and its reply is no longer kept.

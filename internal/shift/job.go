@@ -83,7 +83,7 @@ func failureOf(result invoke.Result) string {
 
 // isOver ends a job that may not be run, or not any more.
 func (s *shift) isOver(d *jobqueue.Delivery, request *message.Request, target *url.URL) bool {
-	late := s.Consumer.Now() > d.Deadline && !d.Extended()
+	late := s.Consumer.Now() > d.Deadline
 	switch {
 	case !d.First() && (late || d.Unattended() || d.Deliveries > maxDeliveries || !s.mayRepeat(request)):
 		s.bury(d, s.around(request, target), problem.WorkerDied(), "its worker died and it may not be repeated")

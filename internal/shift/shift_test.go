@@ -98,7 +98,7 @@ type slowLook struct {
 
 func (s slowLook) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
 	cmd := s.UniversalClient.EvalSha(ctx, sha, keys, args...)
-	if len(keys) == 3 && strings.HasSuffix(keys[2], "q:owed") {
+	if isLoad(keys) {
 		s.once.Do(func() {
 			close(s.loaded)
 			<-s.ended
@@ -106,6 +106,11 @@ func (s slowLook) EvalSha(ctx context.Context, sha string, keys []string, args .
 		})
 	}
 	return cmd
+}
+
+// isLoad tells the script that loads jobs from all others by its keys.
+func isLoad(keys []string) bool {
+	return len(keys) == 4 && strings.HasSuffix(keys[2], "q:owed") && strings.HasSuffix(keys[3], "q:tracked")
 }
 
 // twice runs a job that the shift, which is in doubt, looks at while its handler runs, if it looks at it at all then. It
@@ -255,7 +260,7 @@ type cutOff struct {
 }
 
 func (c cutOff) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
-	beat := strings.HasSuffix(keys[0], "q:workers") && len(keys) == 2
+	beat := strings.HasSuffix(keys[0], "q:workers") && strings.HasSuffix(keys[len(keys)-1], "q:waiters")
 	if beat && c.away.Load() {
 		cmd := redis.NewCmd(ctx)
 		cmd.SetErr(context.DeadlineExceeded)
@@ -266,7 +271,7 @@ func (c cutOff) EvalSha(ctx context.Context, sha string, keys []string, args ...
 	switch {
 	case beat:
 		told = c.beaten
-	case len(keys) == 3 && strings.HasSuffix(keys[2], "q:owed"):
+	case isLoad(keys):
 		told = c.loaded
 	}
 	select {
