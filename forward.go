@@ -15,7 +15,6 @@ import (
 	"github.com/itscales/scales/internal/partition"
 	"github.com/itscales/scales/internal/problem"
 	"github.com/itscales/scales/internal/representation"
-	"github.com/itscales/scales/internal/step"
 )
 
 // forward sends a request over the queue and answers with the reply.
@@ -46,7 +45,7 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request) {
 		problem.MalformedTarget(err).Write(w, r)
 		return
 	}
-	answer, err := s.producer.Do(r.Context(), job, s.patience(r, wishes))
+	answer, err := s.producer.Do(r.Context(), job, s.patience(wishes))
 	switch {
 	case errors.Is(err, jobqueue.ErrAccepted):
 		s.accept(w, r, answer.Job, wishes)
@@ -157,7 +156,7 @@ func (s *Server) jobOf(r *http.Request, body []byte, wishes wishes) (jobqueue.Jo
 	field.RemoveHopByHop(header)
 	representation.TakeSuffixes(header)
 	header.Del("Expect") // it was answered here
-	if s.tracks() && !step.Safe(r.Method) {
+	if wishes.RespondAsync || wishes.Waits {
 		field.TakePreferences(header)
 	}
 	scheme := "http"

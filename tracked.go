@@ -5,7 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"hash"
+	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
@@ -26,34 +26,28 @@ const replyField = "Scales-Reply"
 type wishes struct {
 	key string // of Idempotency-Key
 	field.Preferences
+	async bool // it may be answered before there is a reply
 }
-
-// tracks reports whether replies are kept, without which there are neither idempotency keys nor answers before the reply.
-func (s *Server) tracks() bool { return s.config.keepReplies > 0 }
 
 // wishesOf returns what an unsafe request asks for. The error is that of its Idempotency-Key.
 func (s *Server) wishesOf(r *http.Request) (wishes, error) {
-	if !s.tracks() || step.Safe(r.Method) {
+	if s.config.keepReplies == 0 || step.Safe(r.Method) { // without replies that are kept there is neither
 		return wishes{}, nil
 	}
 	key, err := field.IdempotencyKey(r.Header)
-	asked := wishes{key, field.TakePreferences(http.Header{"Prefer": r.Header.Values("Prefer")})}
+	asked := wishes{key: key, Preferences: field.TakePreferences(http.Header{"Prefer": r.Header.Values("Prefer")})}
+	asked.async = asked.RespondAsync || asked.Waits || s.config.accept
 	if asked.Wait > s.config.deadline {
 		asked.Wait = s.config.deadline.Truncate(time.Second) // Preference-Applied says what is done
 	}
 	return asked, err
 }
 
-// async reports whether a request may be answered before there is a reply.
-func (s *Server) async(r *http.Request, asked wishes) bool {
-	return asked.RespondAsync || asked.Waits || s.tracks() && s.config.accept && !step.Safe(r.Method)
-}
-
 // patience is how long a request is waited for, and its job may wait. A job that is accepted has as much time as its reply is
 // kept: after a 202 nothing is withdrawn.
-func (s *Server) patience(r *http.Request, asked wishes) jobqueue.Patience {
+func (s *Server) patience(asked wishes) jobqueue.Patience {
 	p := jobqueue.Patience{Wait: s.config.deadline}
-	if !s.async(r, asked) {
+	if !asked.async {
 		return p
 	}
 	p.Accept, p.Begin = true, s.config.keepReplies
@@ -68,7 +62,7 @@ func (s *Server) patience(r *http.Request, asked wishes) jobqueue.Patience {
 
 // tracking says what is kept for a request.
 func (s *Server) tracking(r *http.Request, target string, body []byte, asked wishes) jobqueue.Tracking {
-	if asked.key == "" && !s.async(r, asked) {
+	if asked.key == "" && !asked.async {
 		return jobqueue.Tracking{}
 	}
 	t := jobqueue.Tracking{Keep: s.config.keepReplies}
@@ -182,13 +176,7 @@ func (w uncached) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 func digest(texts ...string) string {
 	h := sha256.New()
 	for _, text := range texts {
-		writeLength(h, len(text))
-		h.Write([]byte(text))
+		_, _ = fmt.Fprintf(h, "%d:%s", len(text), text)
 	}
 	return hex.EncodeToString(h.Sum(nil))
-}
-
-func writeLength(h hash.Hash, n int) {
-	h.Write(strconv.AppendInt(nil, int64(n), 10))
-	h.Write([]byte{':'})
 }

@@ -268,10 +268,7 @@ func (c *Consumer) trySettlesOf(
 		results[i] = true
 	}
 	for _, n := range gone {
-		of := []string{strconv.FormatInt(number(n), 10)}
-		if said, ok := n.(string); ok {
-			of = strings.Fields(said)
-		}
+		of := strings.Fields(fmt.Sprint(n))
 		at, err := strconv.Atoi(of[0])
 		if err != nil || at < 0 || at >= len(indexes) {
 			return nil, nil, fmt.Errorf("settle script: job %q of %d", of[0], len(indexes))

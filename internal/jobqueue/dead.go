@@ -86,11 +86,10 @@ func Drifts(ctx context.Context, client redis.UniversalClient, prefix string) ([
 //
 //	KEYS[1] dead   ARGV[1] where the list begins   ARGV[2] how many at most
 //	returns for each: id, drift, since when or ''
-var drifts = redis.NewScript(`
+var drifts = redis.NewScript(prelude + `
 local reply = {}
 for _, entry in ipairs(redis.call('XRANGE', KEYS[1], ARGV[1], '+', 'COUNT', ARGV[2])) do
-  local letter = {}
-  for i = 1, #entry[2], 2 do letter[entry[2][i]] = entry[2][i + 1] end
+  local letter = fields_of(entry)
   reply[#reply + 1] = entry[1]
   reply[#reply + 1] = letter.drift or ''
   reply[#reply + 1] = letter.since or ''
@@ -176,11 +175,10 @@ func Replay(ctx context.Context, client redis.UniversalClient, prefix, id string
 //	returns {'done', also for one that was replayed before; 'none'; 'full'; or 'broken' for what is no job}
 //
 // What was replayed is remembered, for a call that is sent again: for an hour, unless ten thousand others were since.
-var replay = redis.NewScript(clock + `
+var replay = redis.NewScript(prelude + clock + `
 local entry = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])[1]
 if not entry then return {redis.call('ZSCORE', KEYS[3], ARGV[1]) and 'done' or 'none'} end
-local job = {}
-for i = 1, #entry[2], 2 do job[entry[2][i]] = entry[2][i + 1] end
+local job = fields_of(entry)
 if (job.id or '') == '' or (job.request or '') == '' then return {'broken'} end
 if redis.call('XLEN', KEYS[2]) >= tonumber(ARGV[4]) then return {'full'} end
 redis.call('ZADD', KEYS[3], time, ARGV[1])

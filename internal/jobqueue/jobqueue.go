@@ -66,7 +66,7 @@ type Reply struct {
 	Log  string // how far the change logs have come that the job has written to, see partition.Reach; "" if it has written nothing
 	Text string // the encoded response, see package message
 
-	// Job is whose reply this is, where it is that of a tracked job. Stored means that it was there before it was asked for.
+	// Job is whose reply this is: that of the caller, or one of the same scope. Stored means that it was there before it was asked for.
 	Job    string
 	Stored bool
 }

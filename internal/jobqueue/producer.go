@@ -195,9 +195,7 @@ type Patience struct {
 // Track, which cannot be guessed.
 func (p *Producer) Do(ctx context.Context, job Job, patience Patience) (Reply, error) {
 	reply, err := p.do(ctx, job, patience)
-	if job.Tracking.Keep > 0 && reply.Job == "" {
-		reply.Job = job.ID
-	}
+	reply.Job = cmp.Or(reply.Job, job.ID)
 	return reply, err
 }
 

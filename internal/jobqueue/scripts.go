@@ -63,6 +63,11 @@ local function list(reply)
   if type(reply) ~= 'table' or reply.err then return {} end
   return reply
 end
+local function fields_of(entry)
+  local fields = {}
+  for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
+  return fields
+end
 local function owner_of(jobs, id)
   return list(redis.pcall('XPENDING', jobs, group, id, id, 1))[1]
 end
@@ -305,8 +310,7 @@ for a = 2, #ARGV do
   if owner and owner[2] == ARGV[1] then
     local entry = redis.call('XRANGE', KEYS[1], id, id)[1]
     if entry then
-      local of, deadline = {}, ''
-      for i = 1, #entry[2], 2 do of[entry[2][i]] = entry[2][i + 1] end
+      local of, deadline = fields_of(entry), ''
       if of.keep and of.id then deadline = string.match(redis.call('HGET', KEYS[4], of.id) or '', '^%S+ %S+ (%d+)') or '' end
       job = {owner[4], entry[2], redis.call('HEXISTS', KEYS[2], id), redis.call('HGET', KEYS[3], id), deadline}
     else
@@ -433,10 +437,9 @@ local function bury(id, reply, reason, drift)
   local entry = redis.call('XRANGE', jobs, id, id)[1]
   if entry then
     -- A replay has drifted, or was queued, when the dead letter was; only a run that may have drifted makes it later.
-    local letter, was = {'reason', reason}, {}
+    local letter, was = {'reason', reason}, fields_of(entry)
     for i = 1, #entry[2], 2 do
       local name, value = entry[2][i], entry[2][i + 1]
-      was[name] = value
       if name ~= 'drift' and name ~= 'queued' and name ~= 'since' then
         letter[#letter + 1] = name
         letter[#letter + 1] = value

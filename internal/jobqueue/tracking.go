@@ -85,9 +85,7 @@ func Track(ctx context.Context, client redis.UniversalClient, prefix, name strin
 	case "running":
 		return Running, Reply{}, nil
 	case "answered":
-		reply := parseReply(text(said[1]))
-		reply.Job, reply.Stored = job, true
-		return Answered, reply, nil
+		return Answered, storedReply(job, text(said[1])), nil
 	}
 	return 0, Reply{}, ErrUntracked
 }
@@ -104,9 +102,13 @@ func (p *Producer) fetchKept(ctx context.Context, job string) (Reply, error) {
 	case err != nil:
 		return Reply{}, fmt.Errorf("%w: the reply that is kept could not be read: %w", ErrUnknown, err)
 	}
+	return storedReply(job, record), nil
+}
+
+func storedReply(job, record string) Reply {
 	reply := parseReply(record)
 	reply.Job, reply.Stored = job, true
-	return reply, nil
+	return reply
 }
 
 // findKept returns the reply of a scope that is kept, or the error with which a job of it was refused.

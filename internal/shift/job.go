@@ -88,7 +88,7 @@ func (s *shift) isOver(d *jobqueue.Delivery, request *message.Request, target *u
 	case !d.First() && (late || d.Unattended() || d.Deliveries > maxDeliveries || !s.mayRepeat(request)):
 		s.bury(d, s.around(request, target), problem.WorkerDied(), "its worker died and it may not be repeated")
 	case late && d.Unattended():
-		s.buryUnbegun(d, "it was replayed, and no worker has begun it in time")
+		s.buryAs(d, step.Pending{}, problem.WorkerDied(), "it was replayed, and no worker has begun it in time", false)
 	case late:
 		return s.expire(d)
 	default:
@@ -299,11 +299,7 @@ func (s *shift) bury(d *jobqueue.Delivery, changed step.Pending, answer problem.
 	s.buryAs(d, changed, answer, reason, d.Broken == nil) // what is no job was never carried out
 }
 
-// buryUnbegun makes a job a dead letter that nobody waits for and no worker has begun.
-func (s *shift) buryUnbegun(d *jobqueue.Delivery, reason string) {
-	s.buryAs(d, step.Pending{}, problem.WorkerDied(), reason, false)
-}
-
+// buryAs is bury for who knows whether the cache may have drifted.
 func (s *shift) buryAs(d *jobqueue.Delivery, changed step.Pending, answer problem.Problem, reason string, drift bool) {
 	s.Logger.Error("scales: a job became a dead letter", "job", d.ID, "reason", reason, "cache may have drifted", drift)
 	text, err := encodeReply(answer.Response())
