@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -29,8 +30,8 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if wishes.key == "" { // else there may be a reply
-		if err := s.producer.Admit(r.Context()); err != nil {
-			s.refuseJob(w, r, err)
+		if err := s.producer.Admit(r.Context(), s.patience(wishes)); err != nil {
+			s.refuseJob(w, r, err, wishes)
 			return
 		}
 	}
@@ -51,7 +52,7 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request) {
 		s.accept(w, r, answer.Job, wishes)
 		return
 	case err != nil:
-		s.refuseJob(w, r, err)
+		s.refuseJob(w, r, err, wishes)
 		return
 	}
 	if answer.Stored {
@@ -172,14 +173,18 @@ func (s *Server) jobOf(r *http.Request, body []byte, wishes wishes) (jobqueue.Jo
 }
 
 // refuseJob answers a request that has no reply: 503 where it surely never runs, 504 where nobody knows.
-func (s *Server) refuseJob(w http.ResponseWriter, r *http.Request, err error) {
-	retry := func(p problem.Problem) {
-		w.Header().Set("Retry-After", "1")
+func (s *Server) refuseJob(w http.ResponseWriter, r *http.Request, err error, wishes wishes) {
+	retryIn := func(d time.Duration, p problem.Problem) {
+		w.Header().Set("Retry-After", strconv.Itoa(int(d/time.Second)))
 		p.Write(w, r)
 	}
+	retry := func(p problem.Problem) { retryIn(time.Second, p) }
+	patience := s.patience(wishes)
 	switch {
 	case errors.Is(err, jobqueue.ErrFull):
-		retry(problem.QueueFull(s.config.maxQueue))
+		retryIn(s.producer.RetryAfter(patience), problem.QueueFull(s.config.maxQueue))
+	case errors.Is(err, jobqueue.ErrBusy):
+		retryIn(s.producer.RetryAfter(patience), problem.TooBusy(patience.Wait))
 	case errors.Is(err, jobqueue.ErrNoWorker):
 		retry(problem.NoWorker())
 	case errors.Is(err, jobqueue.ErrClosed):

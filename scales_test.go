@@ -148,6 +148,11 @@ func answerTo(t *testing.T, req *http.Request) response {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return readAll(t, res)
+}
+
+func readAll(t *testing.T, res *http.Response) response {
+	t.Helper()
 	defer func() { _ = res.Body.Close() }()
 	body := must(io.ReadAll(res.Body))(t)
 	return response{res, string(body)}

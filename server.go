@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"github.com/itscales/scales/internal/canonical"
@@ -22,6 +23,7 @@ type Server struct {
 	reader   *reader
 	producer *jobqueue.Producer
 	bodies   atomic.Int64 // bytes of the request bodies under way
+	present  sync.Once    // at the first request, it begins to say that it lives
 
 	middleware []func(http.Handler) http.Handler
 	handler    http.Handler // the middleware around serve
@@ -55,7 +57,10 @@ func (s *Server) Use(middleware ...func(http.Handler) http.Handler) {
 }
 
 // ServeHTTP answers a request.
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.present.Do(s.producer.Start)
+	s.handler.ServeHTTP(w, r)
+}
 
 // Warm reads entries into the server's LocalCopy, until all are there or the copy is nearly full: in the order of their keys
 // within each partition. Until a server is warm it serves what it has not got yet from Redis. Warm may be called at any time,

@@ -187,7 +187,7 @@ func (o *ours) close(ctx context.Context) error {
 	o.stop()
 	o.loops.Wait()
 	o.inHand.Wait()
-	counts, countErr := jobqueue.Count(ctx, o.rdb, o.prefix)
+	counts, countErr := jobqueue.ReadStats(ctx, o.rdb, o.prefix)
 	if counts.Jobs != 0 || counts.Held != 0 || counts.Dead != 0 {
 		countErr = fmt.Errorf("jobs were left over: %+v", counts)
 	}

@@ -87,11 +87,11 @@ func (p *Producer) tryEnqueues(jobs []Job) ([]enqueued, error) {
 		}
 	}
 	c := p.newCall()
-	args := make([]any, 0, 7+6*len(jobs))
-	args = append(args, c.admitBy, p.config.MaxQueue, p.trim(), p.server, c.name, p.config.MaxKept.Jobs, p.config.MaxKept.Bytes)
+	args := make([]any, 0, 6+7*len(jobs))
+	args = append(args, c.admitBy, p.trim(), p.server, c.name, p.config.MaxKept.Jobs, p.config.MaxKept.Bytes)
 	for i := range jobs {
 		job := &jobs[i]
-		args = append(args, job.ID, job.Deadline, job.Scheme, job.Remote, job.Request, job.Tracking.argument())
+		args = append(args, job.ID, job.Deadline, job.most, job.Scheme, job.Remote, job.Request, job.Tracking.argument())
 	}
 	keys := append([]string{p.keys.jobs, p.seen(c.span()), p.seen(c.span() - 2), p.keys.replies, p.config.Meta}, p.keys.tracking()...)
 	reply, err := run(ctx, p.config.Client, p.scripts.enqueue, keys, args)
@@ -106,12 +106,16 @@ func (p *Producer) tryEnqueues(jobs []Job) ([]enqueued, error) {
 		p.doubt(c, jobs)
 		return nil, err
 	}
-	if err := expect(reply, 2+len(jobs), "enqueue"); err != nil {
+	if err := expect(reply, 4+len(jobs), "enqueue"); err != nil {
 		return nil, err
 	}
 	p.clock.learn(time.Now(), number(reply[0]))
+	p.see(number(reply[0]), number(reply[3]), number(reply[2]), len(jobs))
 	for i := range results {
-		results[i] = enqueuedOf(text(reply[2+i]))
+		results[i] = enqueuedOf(text(reply[4+i]))
+		if errors.Is(results[i].err, ErrFull) && jobs[i].most < int64(p.config.MaxQueue) {
+			results[i].err = ErrBusy
+		}
 		results[i].now, results[i].incarnation, results[i].redis = number(reply[0]), text(reply[1]), c.redis
 	}
 	return results, nil

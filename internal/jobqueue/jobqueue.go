@@ -27,6 +27,8 @@ var (
 	ErrNoWorker = errors.New("no worker is alive")
 	// ErrFull means that the queue is full; nothing was enqueued.
 	ErrFull = errors.New("the queue is full")
+	// ErrBusy means that as many jobs wait as can surely be finished in time; nothing was enqueued.
+	ErrBusy = errors.New("no worker would be in time")
 	// ErrWithdrawn means that no worker had begun the job at its deadline, and none ever will.
 	ErrWithdrawn = errors.New("the job was withdrawn before a worker took it")
 	// ErrUnknown means that the job may have run, may run, or may be lost.
@@ -59,6 +61,8 @@ type Job struct {
 	Request  string // the encoded request, see package message
 	Deadline int64  // in µs of Redis's clock; set by the producer
 	Tracking Tracking
+
+	most int64 // how many may be in the queue before it; set by the producer
 }
 
 // A Reply is the answer to a job. In Redis it is a line with Log, then Text.
@@ -80,15 +84,15 @@ func parseReply(record string) Reply {
 }
 
 type keys struct {
-	jobs, held, owed, dead, replayed, statistics, workers, withdrawn, replies, seen string
-	tracked, scopes, kept, lives, waiters                                           string
+	jobs, held, owed, dead, replayed, statistics, samples, workers, servers, withdrawn, replies, seen string
+	tracked, scopes, kept, lives, waiters                                                             string
 }
 
 func newKeys(prefix string) keys {
 	q := prefix + "q:"
 	return keys{
 		jobs: q + "jobs", held: q + "held", owed: q + "owed", dead: q + "dead", replayed: q + "replayed", statistics: q + "statistics",
-		workers: q + "workers", withdrawn: q + "withdrawn", replies: q + "replies:", seen: q + "seen:",
+		samples: q + "samples", workers: q + "workers", servers: q + "servers", withdrawn: q + "withdrawn", replies: q + "replies:", seen: q + "seen:",
 		tracked: q + "tracked", scopes: q + "scopes", kept: q + "kept", lives: q + "lives", waiters: q + "waiters",
 	}
 }
@@ -133,23 +137,6 @@ func expect(reply []any, n int, script string) error {
 		return fmt.Errorf("%s script: %d values, not %d", script, len(reply), n)
 	}
 	return nil
-}
-
-// Counts are the lengths of what the queue holds.
-type Counts struct {
-	Jobs, Held, Dead, Drift, Workers int64
-}
-
-// Count reads the lengths of what the queue holds. Jobs counts waiting and running ones.
-func Count(ctx context.Context, client redis.UniversalClient, prefix string) (Counts, error) {
-	k := newKeys(prefix)
-	pipe := client.Pipeline()
-	jobs, held, dead, workers := pipe.XLen(ctx, k.jobs), pipe.HLen(ctx, k.held), pipe.XLen(ctx, k.dead), pipe.HLen(ctx, k.workers)
-	drift := pipe.HGet(ctx, k.statistics, "drift")
-	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
-		return Counts{}, err
-	}
-	return Counts{jobs.Val(), held.Val(), dead.Val(), number(drift.Val()), workers.Val()}, nil
 }
 
 // Span returns the ids of the oldest and the newest job in the queue, "" if there is none.

@@ -115,9 +115,9 @@ func ok(t *testing.T, moved bool, err error) {
 	}
 }
 
-func (f *fixture) counts() jobqueue.Counts {
+func (f *fixture) counts() jobqueue.Stats {
 	f.t.Helper()
-	counts, err := jobqueue.Count(context.Background(), f.config.Client, f.config.Prefix)
+	counts, err := jobqueue.ReadStats(context.Background(), f.config.Client, f.config.Prefix)
 	if err != nil {
 		f.t.Fatal(err)
 	}

@@ -76,7 +76,7 @@ func (c *Consumer) beat(ctx context.Context, join bool) (others map[string]strin
 	}
 	id, sent := c.ID(), time.Now()
 	args := []any{id, c.BeatInterval().Microseconds(), c.slots, flag}
-	reply, err := run(ctx, c.config.Client, c.scripts.beat, append([]string{c.keys.workers, c.keys.jobs}, c.keys.tracking()...), args)
+	reply, err := run(ctx, c.config.Client, c.scripts.beat, append([]string{c.keys.workers, c.keys.jobs, c.keys.samples}, c.keys.tracking()...), args)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -140,7 +140,7 @@ func (c *Consumer) expired(others map[string]string, now time.Time) []string {
 func (c *Consumer) takeOver(ctx context.Context, dead, record string) error {
 	ctx, cancel := context.WithTimeout(ctx, c.config.Timeout)
 	defer cancel()
-	reply, err := run(ctx, c.config.Client, c.scripts.takeOver, []string{c.keys.workers, c.keys.jobs}, []any{dead, record, c.ID(), takeOverCount})
+	reply, err := run(ctx, c.config.Client, c.scripts.takeOver, []string{c.keys.workers, c.keys.jobs, c.keys.statistics}, []any{dead, record, c.ID(), takeOverCount})
 	if err != nil {
 		return err
 	}

@@ -41,6 +41,8 @@ type Producer struct {
 	mu         sync.Mutex
 	waiting    map[string]*waiter // by job id; each is told once and then removed
 	last       status
+	lookedAt   time.Time // when last was learnt
+	pace       pace
 	identified time.Time // when last.redis was asked for
 	read       string    // the id up to which replies were read
 	trimmed    time.Time // when the latest enqueue said so
@@ -78,7 +80,9 @@ type outcome struct {
 
 type status struct {
 	alive       int64
+	slots       int64 // of those that are alive
 	length      int64
+	finished    int64
 	last        string
 	incarnation string
 	now         int64  // by Redis's clock, in µs
@@ -102,32 +106,67 @@ func NewProducer(config Config) *Producer {
 }
 
 // Admit reports, before its body is read, whether a job would be enqueued now: nil, ErrUnavailable, ErrNoWorker,
-// ErrFull or ErrClosed.
-func (p *Producer) Admit(ctx context.Context) error {
-	p.mu.Lock()
-	closed, last := p.closed, p.last
-	p.mu.Unlock()
-	if closed {
-		return ErrClosed
-	}
-	if _, age := p.clock.now(); age <= fresh && p.judge(last) == nil {
-		return nil
-	}
-	last, err := p.look(ctx) // nobody is refused on old knowledge
-	if err != nil {
-		return err
-	}
-	return p.judge(last)
+// ErrFull, ErrBusy or ErrClosed.
+func (p *Producer) Admit(ctx context.Context, patience Patience) error {
+	_, err := p.admit(ctx, patience)
+	return err
 }
 
-func (p *Producer) judge(s status) error {
-	switch {
-	case s.alive == 0:
-		return ErrNoWorker
-	case s.length >= int64(p.config.MaxQueue):
-		return ErrFull
+// admit also returns how many jobs may be in the queue before this one.
+func (p *Producer) admit(ctx context.Context, patience Patience) (most int64, err error) {
+	p.mu.Lock()
+	closed, known := p.closed, time.Since(p.lookedAt) <= fresh
+	most, refusal := p.judge(patience)
+	p.mu.Unlock()
+	if closed {
+		return 0, ErrClosed
 	}
-	return nil
+	if known && refusal == nil {
+		return most, nil
+	}
+	if _, err := p.look(ctx); err != nil { // nobody is refused on old knowledge
+		return 0, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.judge(patience)
+}
+
+// judge is called with mu held.
+func (p *Producer) judge(patience Patience) (most int64, refusal error) {
+	most = p.most(patience)
+	switch {
+	case p.last.alive == 0:
+		return most, ErrNoWorker
+	case p.last.length >= int64(p.config.MaxQueue):
+		return most, ErrFull
+	case p.last.length >= most:
+		return most, ErrBusy
+	}
+	return most, nil
+}
+
+// most is called with mu held.
+func (p *Producer) most(patience Patience) int64 {
+	if p.config.Guards.NoPace {
+		return int64(p.config.MaxQueue)
+	}
+	return p.pace.most(patience.begin(), p.last.slots, int64(p.config.MaxQueue))
+}
+
+// see takes note of the queue as it was before jobs were added; see pace.
+func (p *Producer) see(now, finished, length int64, added int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.pace.see(now, finished, length)
+	p.last.length = length + int64(added)
+}
+
+// RetryAfter returns when, by what is known, a job may be enqueued that is not now, because of ErrFull or ErrBusy: full seconds.
+func (p *Producer) RetryAfter(patience Patience) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.pace.retryAfter(p.last.length, p.most(patience))
 }
 
 // look asks Redis for the state of the queue.
@@ -146,14 +185,18 @@ func (p *Producer) look(ctx context.Context) (status, error) {
 func (p *Producer) sendLooks(calls []struct{}) ([]status, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), p.config.Timeout)
 	defer cancel()
-	reply, err := run(ctx, p.config.Client, p.scripts.status, []string{p.keys.workers, p.keys.jobs, p.keys.replies, p.config.Meta}, nil)
+	keys := []string{p.keys.workers, p.keys.jobs, p.keys.replies, p.config.Meta, p.keys.servers, p.keys.statistics}
+	reply, err := run(ctx, p.config.Client, p.scripts.status, keys, []any{p.server})
 	if err != nil {
 		return nil, err
 	}
-	if err := expect(reply, 5, "status"); err != nil {
+	if err := expect(reply, 7, "status"); err != nil {
 		return nil, err
 	}
-	s := status{number(reply[1]), number(reply[2]), text(reply[3]), text(reply[4]), number(reply[0]), p.recentIdentity(ctx)}
+	s := status{
+		now: number(reply[0]), alive: number(reply[1]), slots: number(reply[2]), length: number(reply[3]), finished: number(reply[4]),
+		last: text(reply[5]), incarnation: text(reply[6]), redis: p.recentIdentity(ctx),
+	}
 	p.clock.learn(time.Now(), number(reply[0]))
 	p.learn(s)
 	all := make([]status, len(calls))
@@ -168,7 +211,8 @@ func (p *Producer) sendLooks(calls []struct{}) ([]status, error) {
 func (p *Producer) learn(s status) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.last = s
+	p.last, p.lookedAt = s, time.Now()
+	p.pace.see(s.now, s.finished, s.length)
 	if s.last != "" && streamid.Less(s.last, p.read) {
 		p.read = "0"
 	}
@@ -190,6 +234,9 @@ type Patience struct {
 	Accept bool
 }
 
+// begin is how long a job may wait for a worker.
+func (p Patience) begin() time.Duration { return max(p.Begin, p.Wait) }
+
 // Do enqueues a job and waits for its reply until the time is up or ctx ends; then it withdraws the job, if no worker has
 // begun it and nobody else waits for it. The errors are those of this package. With ErrAccepted the reply's Job is the name for
 // Track, which cannot be guessed.
@@ -200,15 +247,18 @@ func (p *Producer) Do(ctx context.Context, job Job, patience Patience) (Reply, e
 }
 
 func (p *Producer) do(ctx context.Context, job Job, patience Patience) (Reply, error) {
-	if err := p.Admit(ctx); err != nil {
-		if job.Tracking.Scope != "" && (errors.Is(err, ErrFull) || errors.Is(err, ErrNoWorker)) {
-			return p.findKept(ctx, job.Tracking, err) // who was answered before must not hear that nothing was carried out
-		}
+	most, err := p.admit(ctx, patience)
+	switch scoped := job.Tracking.Scope != ""; {
+	case err == nil:
+	case scoped && (errors.Is(err, ErrFull) || errors.Is(err, ErrBusy)): // it may be known, and need no room
+	case scoped && errors.Is(err, ErrNoWorker):
+		return p.findKept(ctx, job.Tracking, err) // who was answered before must not hear that nothing was carried out
+	default:
 		return Reply{}, err
 	}
 	redisTime, _ := p.clock.now()
 	wait := patience.Wait
-	job.Deadline = redisTime + max(patience.Begin, wait).Microseconds()
+	job.Deadline, job.most = redisTime+patience.begin().Microseconds(), most
 	begin := time.Now()
 
 	waiter, err := p.register(job.ID)
@@ -344,14 +394,27 @@ func (p *Producer) register(id string) (*waiter, error) {
 	}
 	w := &waiter{outcomes: make(chan outcome, 1), taken: make(chan struct{})}
 	p.waiting[id] = w
-	if !p.reading {
-		p.reading = true
-		ctx, cancel := context.WithCancel(context.Background())
-		p.wake = cancel
-		p.readers.Add(1)
-		go p.readReplies(ctx)
-	}
+	p.start()
 	return w, nil
+}
+
+// start begins to read replies, and to say that the server lives. It is called with mu held.
+func (p *Producer) start() {
+	if p.reading || p.closed {
+		return
+	}
+	p.reading = true
+	ctx, cancel := context.WithCancel(context.Background())
+	p.wake = cancel
+	p.readers.Add(1)
+	go p.readReplies(ctx)
+}
+
+// Start has the producer say that its server lives, until it is closed. The first job does that, too.
+func (p *Producer) Start() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.start()
 }
 
 // tell hands the outcome of a job to who waits for it, once. The caller holds mu.
@@ -408,7 +471,7 @@ func (p *Producer) readReplies(ctx context.Context) {
 		}
 		if err == nil || ctx.Err() != nil {
 			count = min(2*count, readCount)
-			continue
+			continue // whoever gets replies has looked lately
 		}
 		if !errors.Is(err, redis.Nil) {
 			count = max(1, count/8)
@@ -417,10 +480,17 @@ func (p *Producer) readReplies(ctx context.Context) {
 			case <-time.After(readBlock / 10):
 			}
 		}
-		if p.Waiting() > 0 {
+		if p.Waiting() > 0 || p.unseen() {
 			_, _ = p.look(ctx) // notices that Redis has lost everything
 		}
 	}
+}
+
+// unseen reports whether it is time to say that the server lives.
+func (p *Producer) unseen() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return time.Since(p.lookedAt) >= presence
 }
 
 func (p *Producer) deliver(messages []redis.XMessage) {
@@ -466,5 +536,6 @@ func (p *Producer) Close(ctx context.Context) error {
 	_ = p.config.Client.XAdd(timeout, &redis.XAddArgs{Stream: p.keys.replies, Values: []string{"", ""}}).Err()
 	p.readers.Wait()
 	_ = p.config.Client.Del(timeout, p.keys.replies).Err() // it expires by itself where this fails
+	_ = p.config.Client.ZRem(timeout, p.keys.servers, p.server).Err()
 	return err
 }

@@ -24,6 +24,9 @@ type Guards struct {
 	// NoOthers withdraws a job although others wait for it.
 	NoOthers bool
 
+	// NoPace admits jobs although those before them keep the workers busy for too long.
+	NoPace bool
+
 	// NoRecall leaves those who wait behind an enqueue that got no answer waiting until their deadline.
 	NoRecall bool
 }
@@ -48,7 +51,7 @@ func compile(g Guards) scripts {
 		recall:   script(clock, recallScript),
 		withdraw: script(clock, trackingAt(3), withdrawScript),
 		status:   script(clock, statusScript),
-		beat:     script(clock, trackingAt(3), sweeping, beatScript),
+		beat:     script(clock, trackingAt(4), sweeping, beatScript),
 		takeOver: script(takeOverScript),
 		load:     script(loadScript),
 		settle:   script(trackingAt(5), settleScript),
@@ -85,35 +88,38 @@ local time = t[1] .. string.sub('00000' .. t[2], -6)
 //
 //	KEYS[1] jobs (stream)   KEYS[2] seen (hash: call to outcomes, of this time span)   KEYS[3] seen, two spans ago
 //	KEYS[4] replies of the server (stream)   KEYS[5] meta of the queue's partition   KEYS[6…11] see tracking
-//	ARGV[1] admit by (µs)   ARGV[2] longest queue   ARGV[3] id before which replies were read, or ''
-//	ARGV[4] the server   ARGV[5] the call: a name that no other call ever has
-//	ARGV[6] how many jobs at most are tracked   ARGV[7] how many bytes of replies at most are kept when one more is
-//	ARGV[8…] for each job: id, deadline in µs, scheme, remote address, request, and '' or, for one that is tracked, "<how long
-//	its reply is kept, in ms> <scope or -> <payload or ->"
+//	ARGV[1] admit by (µs)   ARGV[2] id before which replies were read, or ''
+//	ARGV[3] the server   ARGV[4] the call: a name that no other call ever has
+//	ARGV[5] how many jobs at most are tracked   ARGV[6] how many bytes of replies at most are kept when one more is
+//	ARGV[7…] for each job: id, deadline in µs, how many may be in the queue before it, scheme, remote address, request, and ''
+//	or, for one that is tracked, "<how long its reply is kept, in ms> <scope or -> <payload or ->"
 //
 // A call that arrives after "admit by" changes nothing, so that calls need to be remembered only until then.
 //
-//	returns {now in µs, incarnation or '', then for each job: its stream id, 'full' or 'late'}; for one that is tracked also
+//	returns {now in µs, incarnation or '', how many jobs were in the queue before, how many were finished ever, then for each
+//	job: its stream id, 'full' or 'late'}; for one that is tracked also
 //	'kept:<job>' (there is a reply of this scope), 'joined:<job>:<stream id>' (one of this scope is under way, whose reply goes
 //	to this caller, too), 'other' (another payload), 'many' (so many wait for the one under way that this caller cannot), or 'crowded'
 const enqueueScript = `
-local jobs, seen, replies, server, call = KEYS[1], KEYS[2], KEYS[4], ARGV[4], ARGV[5]
-local reply = {time, redis.call('HGET', KEYS[5], 'incarnation') or ''}
+local jobs, seen, replies, server, call = KEYS[1], KEYS[2], KEYS[4], ARGV[3], ARGV[4]
+local length = redis.call('XLEN', jobs)
+local reply = {time, redis.call('HGET', KEYS[5], 'incarnation') or '', length, redis.call('HGET', statistics, 'finished') or '0'}
+local first, size = 7, 7 -- of the jobs in ARGV
 local outcomes = CHECK_SEEN and redis.call('HGET', seen, call)
 if outcomes then
   for outcome in string.gmatch(outcomes, '%S+') do reply[#reply + 1] = outcome end
   return reply
 end
 if now > tonumber(ARGV[1]) then
-  for _ = 8, #ARGV, 6 do reply[#reply + 1] = 'late' end
+  for _ = first, #ARGV, size do reply[#reply + 1] = 'late' end
   return reply
 end
-local room = tonumber(ARGV[2]) - redis.call('XLEN', jobs)
+local added = 0
 local function add(a, ...)
-  if room <= 0 then return 'full' end
-  room = room - 1
+  if length + added >= tonumber(ARGV[a + 2]) then return 'full' end
+  added = added + 1
   return redis.call('XADD', jobs, '*', 'id', ARGV[a], 'server', server, 'deadline', ARGV[a + 1],
-    'scheme', ARGV[a + 2], 'remote', ARGV[a + 3], 'request', ARGV[a + 4], ...)
+    'scheme', ARGV[a + 3], 'remote', ARGV[a + 4], 'request', ARGV[a + 5], ...)
 end
 local function known(id, deadline, scope, payload)
   local record = CHECK_SCOPES and scope ~= '-' and redis.call('HGET', scopes, scope)
@@ -134,16 +140,16 @@ local function known(id, deadline, scope, payload)
 end
 local function add_tracked(a)
   local id = ARGV[a]
-  local ms, scope, payload = string.match(ARGV[a + 5], '^(%d+) (%S+) (%S+)$')
+  local ms, scope, payload = string.match(ARGV[a + 6], '^(%d+) (%S+) (%S+)$')
   sweep(jobs, 5)
   local outcome = known(id, ARGV[a + 1], scope, payload)
   if outcome then return outcome end
-  if redis.call('ZCARD', lives) >= tonumber(ARGV[6]) or
-    tonumber(redis.call('HGET', statistics, 'kept') or '0') >= tonumber(ARGV[7]) then return 'crowded' end
+  if redis.call('ZCARD', lives) >= tonumber(ARGV[5]) or
+    tonumber(redis.call('HGET', statistics, 'kept') or '0') >= tonumber(ARGV[6]) then return 'crowded' end
   outcome = add(a, 'keep', ms)
   if outcome ~= 'full' then
     local r = {at = outcome, scope = scope, deadline = ARGV[a + 1], token = '-', bytes = 0}
-    count_bytes(id, r, #ARGV[a + 4])
+    count_bytes(id, r, #ARGV[a + 5])
     save_tracked(id, r)
     redis.call('HSET', waiters, id, server .. ':' .. id)
     redis.call('ZADD', lives, string.format('%.0f', now + tonumber(ms) * 1000), id)
@@ -151,13 +157,14 @@ local function add_tracked(a)
   end
   return outcome
 end
-for a = 8, #ARGV, 6 do reply[#reply + 1] = (ARGV[a + 5] == '' and add or add_tracked)(a) end
-redis.call('HSET', seen, call, table.concat(reply, ' ', 3))
+for a = first, #ARGV, size do reply[#reply + 1] = (ARGV[a + 6] == '' and add or add_tracked)(a) end
+if added > 0 then redis.call('HINCRBY', statistics, 'enqueued', added) end
+redis.call('HSET', seen, call, table.concat(reply, ' ', 5))
 if redis.call('HLEN', seen) == 1 then -- the first call of this time span
   redis.call('PEXPIRE', seen, 60000)
   redis.call('UNLINK', KEYS[3])
 end
-if ARGV[3] ~= '' then redis.call('XTRIM', replies, 'MINID', ARGV[3]) end
+if ARGV[2] ~= '' then redis.call('XTRIM', replies, 'MINID', ARGV[2]) end
 return reply
 `
 
@@ -215,6 +222,7 @@ for a = 2, #ARGV, 4 do
   else
     redis.call('XDEL', KEYS[1], at)
     redis.call('ZADD', KEYS[2], time, id)
+    redis.call('HINCRBY', statistics, 'withdrawn', 1)
     if job ~= '' then forget(job) end
     reply[#reply + 1] = 'withdrawn'
   end
@@ -223,27 +231,44 @@ redis.call('ZREMRANGEBYRANK', KEYS[2], 0, -10001)
 return reply
 `
 
-// statusScript tells a server what it needs to admit jobs.
+// statusScript tells a server what it needs to admit jobs, and notes that the server lives.
 //
 //	KEYS[1] workers   KEYS[2] jobs   KEYS[3] replies of the server   KEYS[4] meta of the queue's partition
-//	returns {now in µs, workers alive, length of the queue, last id of the replies or '', incarnation or ''}
-const statusScript = `
-local alive = 0
-local records = redis.call('HVALS', KEYS[1])
-for _, record in ipairs(records) do
-  local _, at, interval = string.match(record, '^(%d+) (%d+) (%d+)')
-  if at and now - tonumber(at) < 3 * tonumber(interval) then alive = alive + 1 end
-end
+//	KEYS[5] servers (sorted set: server by time in µs)   KEYS[6] statistics   ARGV[1] the server
+//	returns {now in µs, workers alive, their slots, length of the queue, how many jobs were finished ever, last id of the replies
+//	or '', incarnation or ''}
+const statusScript = liveliness + `
+local alive, slots = live_workers(KEYS[1])
 local last = ''
 local entries = redis.call('XREVRANGE', KEYS[3], '+', '-', 'COUNT', 1)
 if entries[1] then last = entries[1][1] end
-return {time, alive, redis.call('XLEN', KEYS[2]), last, redis.call('HGET', KEYS[4], 'incarnation') or ''}
+redis.pcall('ZADD', KEYS[5], time, ARGV[1]) -- a Redis that takes no writes is for the enqueue to find out
+redis.pcall('ZREMRANGEBYSCORE', KEYS[5], '-inf', string.format('%.0f', now - 60000000))
+return {time, alive, slots, redis.call('XLEN', KEYS[2]), redis.call('HGET', KEYS[6], 'finished') or '0', last,
+  redis.call('HGET', KEYS[4], 'incarnation') or ''}
+`
+
+// liveliness counts the workers whose latest heartbeat is less than three intervals ago, and their slots. It is for scripts with
+// clock.
+const liveliness = `
+local function live_workers(key)
+  local alive, all = 0, 0
+  for _, record in ipairs(redis.call('HVALS', key)) do
+    local _, at, interval, slots = string.match(record, '^(%d+) (%d+) (%d+) (%d+)')
+    if at and now - tonumber(at) < 3 * tonumber(interval) then
+      alive = alive + 1
+      all = all + tonumber(slots)
+    end
+  end
+  return alive, all
+end
 `
 
 // beatScript is the heartbeat of a worker: it says that the worker lives, and shows it the others. It also forgets what was
-// kept of tracked jobs long enough.
+// kept of tracked jobs long enough, and notes how many jobs there have been.
 //
-//	KEYS[1] workers (hash: worker id to "beats time interval slots", times in µs)   KEYS[2] jobs   KEYS[3…8] see tracking
+//	KEYS[1] workers (hash: worker id to "beats time interval slots", times in µs)   KEYS[2] jobs
+//	KEYS[3] samples (list: "time enqueued finished" of about every second, the newest first)   KEYS[4…9] see tracking
 //	ARGV[1] worker id   ARGV[2] interval in µs   ARGV[3] slots   ARGV[4] '1' to begin, '' to go on
 //	returns {now in µs, 1 or 0, {worker, record, …}, {consumer with pending jobs, …}, how many jobs the worker owns}; 0 if
 //	the worker is not known any more: another has taken over its jobs, or Redis has lost everything
@@ -262,12 +287,18 @@ for _, consumer in ipairs(list(list(redis.pcall('XPENDING', KEYS[2], group))[4])
   if consumer[1] == ARGV[1] then owned = consumer[2] end
 end
 sweep(KEYS[2], 100)
+local latest = string.match(redis.call('LINDEX', KEYS[3], 0) or '0', '^%d+')
+if now - tonumber(latest) >= 1000000 then
+  local counts = redis.call('HMGET', statistics, 'enqueued', 'finished')
+  redis.call('LPUSH', KEYS[3], time .. ' ' .. (counts[1] or '0') .. ' ' .. (counts[2] or '0'))
+  redis.call('LTRIM', KEYS[3], 0, 15)
+end
 return {time, known, redis.call('HGETALL', KEYS[1]), consumers, owned}
 `
 
 // takeOverScript gives the jobs of a worker that has died to another one.
 //
-//	KEYS[1] workers   KEYS[2] jobs
+//	KEYS[1] workers   KEYS[2] jobs   KEYS[3] statistics
 //	ARGV[1] the dead worker   ARGV[2] its record as it was observed ('' if it has none)   ARGV[3] the new owner
 //	ARGV[4] how many jobs at most
 //	returns how many jobs changed hands; -1 if the worker lives. A worker that owns nothing any more is forgotten.
@@ -277,6 +308,7 @@ local pending = list(redis.pcall('XPENDING', KEYS[2], group, '-', '+', ARGV[4], 
 for _, job in ipairs(pending) do
   redis.call('XCLAIM', KEYS[2], group, ARGV[3], 0, job[1])
 end
+if #pending > 0 then redis.call('HINCRBY', KEYS[3], 'taken over', #pending) end
 if #list(redis.pcall('XPENDING', KEYS[2], group, '-', '+', 1, ARGV[1])) == 0 then
   redis.call('HDEL', KEYS[1], ARGV[1])
   redis.pcall('XGROUP', 'DELCONSUMER', KEYS[2], group, ARGV[1])
@@ -427,7 +459,11 @@ does.finish = function(id, first)
   reply_to(first)
   acknowledge(id)
 end
-does.expire = does.finish
+local expired = 0
+does.expire = function(id, first)
+  expired = expired + 1
+  does.finish(id, first)
+end
 local function extended(job)
   local r = load_tracked(job)
   local t = redis.call('TIME')
@@ -485,6 +521,8 @@ for i = 11, #KEYS do flush(i) end
 if #acknowledged > 0 then
   redis.call('XACK', jobs, group, unpack(acknowledged))
   redis.call('XDEL', jobs, unpack(acknowledged))
+  redis.call('HINCRBY', statistics, 'finished', #acknowledged - expired)
+  if expired > 0 then redis.call('HINCRBY', statistics, 'expired', expired) end
 end
 if #decided > 0 then
   redis.call('HDEL', held, unpack(decided))

@@ -352,9 +352,21 @@ func (p *Partition) Len(ctx context.Context) (int64, error) {
 	return p.store.config.Client.ZCard(ctx, p.names.index).Result()
 }
 
-// Pending returns the number of keys that wait for a render.
-func (p *Partition) Pending(ctx context.Context) (int64, error) {
-	return p.store.config.Client.ZCard(ctx, p.names.pending).Result()
+// Pending returns how many keys wait for a render in all partitions.
+func (s *Store) Pending(ctx context.Context) (total int64, err error) {
+	pipe := s.config.Client.Pipeline()
+	all := s.All()
+	counts := make([]*redis.IntCmd, len(all))
+	for i, p := range all {
+		counts[i] = pipe.ZCard(ctx, p.names.pending)
+	}
+	if _, err := pipe.Exec(ctx); err != nil {
+		return 0, err
+	}
+	for _, count := range counts {
+		total += count.Val()
+	}
+	return total, nil
 }
 
 // Keys returns up to n keys that have an entry and follow after in byte order.

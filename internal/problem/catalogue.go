@@ -102,6 +102,13 @@ func QueueFull(limit int) Problem {
 		Members: []Member{{"limit", limit}}}
 }
 
+// TooBusy: as many requests are waiting as the workers can carry out in time, by what they did lately.
+func TooBusy(deadline time.Duration) Problem {
+	return Problem{Type: "too-busy", Title: "The workers are too busy", Status: http.StatusServiceUnavailable,
+		Detail:  fmt.Sprintf("the requests that are waiting would keep the workers busy for %v (option Deadline); the request was not carried out", deadline),
+		Members: []Member{{"deadline", deadline.String()}}}
+}
+
 // NoWorker: no worker is alive.
 func NoWorker() Problem {
 	return Problem{Type: "no-worker", Title: "No worker is alive", Status: http.StatusServiceUnavailable,

@@ -75,7 +75,7 @@ func start(t *testing.T, rdb redis.UniversalClient, app http.HandlerFunc, lease 
 		renderer.Close()
 		store.Close()
 	})
-	for b.producer.Admit(context.Background()) != nil {
+	for b.producer.Admit(context.Background(), jobqueue.Patience{Wait: time.Second}) != nil {
 	}
 	return b
 }

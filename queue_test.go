@@ -1,0 +1,149 @@
+package scales_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/itscales/scales"
+	"github.com/itscales/scales/internal/jobqueue"
+	"github.com/itscales/scales/internal/redistest"
+)
+
+// crowd has more jobs wait than its worker can carry out in time: it has one slot, and nothing is finished before the crowd is released.
+func crowd(t *testing.T, options ...scales.CacheOption) (s *system, release func()) {
+	t.Helper()
+	const jobs = 12
+	open := make(chan struct{})
+	app := handler(func(_ http.ResponseWriter, r *http.Request) {
+		if r.Method == "POST" {
+			<-open
+		}
+	})
+	s = single(t, app, setup{
+		cache: options, worker: []scales.WorkerOption{scales.Concurrency(1)}, server: []scales.ServerOption{scales.Deadline(30 * time.Second)},
+	})
+	answers := make(chan response, jobs)
+	for range jobs {
+		go func() { answers <- s.send("POST", "/", "") }()
+	}
+	for s.stats().Jobs < jobs {
+	}
+	return s, func() {
+		close(open)
+		for range jobs {
+			(<-answers).is(t, 200, "")
+		}
+	}
+}
+
+func (s *system) stats() scales.QueueStats {
+	s.t.Helper()
+	return must(s.cache.Queue().Stats(context.Background()))(s.t)
+}
+
+// refusal is the answer to one more request, sent again and again for up to five seconds by a client that leaves if it has to
+// wait; nil if none of them is answered.
+func (s *system) refusal() *response {
+	s.t.Helper()
+	for begin := time.Now(); time.Since(begin) < 5*time.Second; {
+		ctx, leave := context.WithTimeout(context.Background(), 200*time.Millisecond)
+		req := must(http.NewRequestWithContext(ctx, "POST", s.url+"/more", nil))(s.t)
+		res, err := client.Do(req)
+		if err == nil {
+			answer := readAll(s.t, res)
+			leave()
+			return &answer
+		}
+		leave()
+		if !errors.Is(err, context.DeadlineExceeded) {
+			s.t.Fatal(err)
+		}
+	}
+	return nil
+}
+
+// A deadline that cannot be met is told at once, and when it is worth the while to try again; not after the deadline.
+func TestWhoCannotBeServedInTimeIsToldSo(t *testing.T) {
+	s, release := crowd(t)
+	defer release()
+	refusal := s.refusal()
+	if refusal == nil {
+		t.Fatal("nobody was refused")
+	}
+	refusal.problem(t, 503, "too-busy")
+	// Nothing is ever finished, as far as is known.
+	if seconds, err := strconv.Atoi(refusal.Header.Get("Retry-After")); err != nil || seconds != 60 {
+		t.Errorf("Retry-After: %q", refusal.Header.Get("Retry-After"))
+	}
+	if stats := s.stats(); stats.Jobs != 12 {
+		t.Errorf("%d jobs are in the queue", stats.Jobs)
+	}
+	// Who can wait for long enough is not refused.
+	s.send("POST", "/more", "", "Prefer", "respond-async").is(t, 202, "{\"state\":\"queued\"}\n")
+}
+
+func TestWithoutThePaceOfTheWorkersNobodyIsToldSo(t *testing.T) {
+	s, release := crowd(t, scales.QueueGuards(jobqueue.Guards{NoPace: true}))
+	defer release()
+	if refusal := s.refusal(); refusal != nil {
+		t.Errorf("refused with %d: %s", refusal.StatusCode, refusal.body)
+	}
+}
+
+func TestStatsSayWhatTheQueueIsLike(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient, partitions int) {
+		t.Parallel()
+		began, open := make(chan struct{}, 2), make(chan struct{})
+		app := handler(func(w http.ResponseWriter, r *http.Request) {
+			if r.Method == "POST" && r.URL.Path == "/slow" {
+				began <- struct{}{}
+				<-open
+			}
+		})
+		s := start(t, rdb, app, setup{
+			cache:  []scales.CacheOption{scales.Partitions(partitions)},
+			worker: []scales.WorkerOption{scales.Concurrency(2)},
+		})
+		stats := s.stats()
+		if stats != (scales.QueueStats{Workers: 1, Slots: 2, EnqueueRate: stats.EnqueueRate, FinishRate: stats.FinishRate}) {
+			t.Errorf("before anything: %+v", stats)
+		}
+		s.send("GET", "/", "")
+		for s.stats().Servers != 1 {
+		}
+		s.send("POST", "/fast?", "", "Idempotency-Key", "one").is(t, 200, "")
+		answers := make(chan response, 3)
+		for range 2 {
+			go func() { answers <- s.send("POST", "/slow", "") }()
+			<-began
+		}
+		go func() { answers <- s.send("POST", "/slow", "") }()
+		for stats = s.stats(); stats.Jobs != 3; stats = s.stats() {
+		}
+		if stats.Running != 2 || stats.Oldest <= 0 || stats.Enqueued != 4 || stats.Finished != 1 || stats.Replies != 1 || stats.ReplyBytes <= 0 {
+			t.Errorf("with three jobs: %+v", stats)
+		}
+		close(open)
+		for range 3 {
+			(<-answers).is(t, 200, "")
+		}
+		for stats.FinishRate == 0 || stats.EnqueueRate == 0 {
+			stats = s.stats()
+		}
+		if stats = s.stats(); stats.Jobs != 0 || stats.Running != 0 || stats.Oldest != 0 || stats.Finished != 4 || stats.Withdrawn != 0 {
+			t.Errorf("in the end: %+v", stats)
+		}
+		if err := s.server.Close(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		if stats = s.stats(); stats.Servers != 0 {
+			t.Errorf("after the server was closed: %+v", stats)
+		}
+	})
+}
