@@ -29,7 +29,7 @@ const (
 func (p *program) roles() map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
 		"all": p.runAll, "server": p.runServer, "worker": p.runWorker, "fill": p.runFill, "verify": p.runVerify, "explain": p.runExplain,
-		"app": p.runApp,
+		"stats": p.runStats, "app": p.runApp,
 	}
 }
 

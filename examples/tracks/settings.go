@@ -52,7 +52,7 @@ type settings struct {
 const groupLimit = 3000
 
 // roleNames are the roles, as the flag -role knows them.
-var roleNames = []string{"all", "server", "worker", "fill", "verify", "explain", "app"}
+var roleNames = []string{"all", "server", "worker", "fill", "verify", "explain", "stats", "app"}
 
 // servingRoles are those that read the cache for clients.
 var servingRoles = []string{"all", "server"}
