@@ -169,7 +169,19 @@ func (s *Server) jobOf(r *http.Request, body []byte, wishes wishes) (jobqueue.Jo
 	})
 	return jobqueue.Job{
 		ID: jobqueue.NewID(), Scheme: scheme, Remote: r.RemoteAddr, Request: string(request), Tracking: s.tracking(r, target, body, wishes),
+		Order: s.orderOf(r),
 	}, err
+}
+
+// orderOf names the jobs that run one after the other with that of a request.
+func (s *Server) orderOf(r *http.Request) string {
+	if s.config.order == nil {
+		return ""
+	}
+	if order := s.config.order(r); order != "" {
+		return digest(order)
+	}
+	return ""
 }
 
 // refuseJob answers a request that has no reply: 503 where it surely never runs, 504 where nobody knows.

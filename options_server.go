@@ -55,6 +55,7 @@ type serverConfig struct {
 	maxKept     jobqueue.Limit
 	identity    []string
 	accept      bool
+	order       func(*http.Request) string
 	delegate    func(*http.Request) bool
 	notFound    http.Handler
 	reserved    string
@@ -68,7 +69,9 @@ func defaultServerConfig() serverConfig {
 }
 
 // Deadline sets how long a server waits for the reply to a job. A job that no worker has begun by then is withdrawn and
-// answered 503; one that is running is answered 504. It should be longer than the Lease of the workers, so that the jobs of
+// answered 503; one that is running is answered 504. Where, by what workers have finished within the latest seconds, those that wait
+// already would take as long, a request is refused at once with 503, and Retry-After says when there will be room; never while fewer
+// jobs are under way than workers have slots. It should be longer than the Lease of the workers, so that the jobs of
 // one that dies are taken over in time. Default 15 seconds.
 func Deadline(d time.Duration) ServerOption {
 	return serverOption(func(c *serverConfig) { c.deadline = d })
@@ -126,6 +129,19 @@ func Identity(fields ...string) ServerOption {
 // delegated reads excepted.
 func AcceptLate() ServerOption {
 	return serverOption(func(c *serverConfig) { c.accept = true })
+}
+
+// Order has jobs for which the function returns the same, other than "", run one after the other, in the order in which Redis got
+// them, across all workers; those of other orders run beside them. The next one begins when the reply to the one before is
+// stored, and its pages are rendered. While it waits it is in the queue, and can be withdrawn. The function gets the request
+// without its body, must be safe for concurrent use, and should be the same for all servers. For example, writes to one target one after the other:
+//
+//	scales.Order(func(r *http.Request) string { return r.URL.Path })
+//
+// Two run at once only if a worker that is taken for dead is not, and goes on with its handler. Without this option nothing has
+// an order.
+func Order(of func(*http.Request) string) ServerOption {
+	return serverOption(func(c *serverConfig) { c.order = of })
 }
 
 // Delegate chooses the GET and HEAD requests that travel to a worker as jobs and are never stored: resources that cannot

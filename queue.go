@@ -15,9 +15,10 @@ type Queue struct{ cache *Cache }
 // and how fast.
 type QueueStats struct {
 	Jobs    int           `json:"jobs"`    // in the queue
+	Parked  int           `json:"parked"`  // of these, the ones that wait for another job of their Order
 	Running int           `json:"running"` // of these, the ones that workers have, which have begun them or are about to
 	Decided int           `json:"decided"` // of these, the ones whose handler has returned and whose renders are under way
-	Oldest  time.Duration `json:"-"`       // how long ago the oldest job was enqueued; 0 if there is none
+	Oldest  time.Duration `json:"-"`       // how long ago the oldest job was enqueued, or had its turn; 0 if there is none
 	Pending int           `json:"pending"` // keys that wait for a render
 
 	Workers int `json:"workers"` // whose latest heartbeat is less than three of their intervals ago
@@ -64,7 +65,7 @@ func (q *Queue) Stats(ctx context.Context) (QueueStats, error) {
 		return QueueStats{}, q.cache.unavailable(err)
 	}
 	return QueueStats{
-		Jobs: int(stats.Jobs), Running: int(stats.Running), Decided: int(stats.Held), Oldest: stats.Oldest, Pending: int(pending),
+		Jobs: int(stats.Jobs), Parked: int(stats.Parked), Running: int(stats.Running), Decided: int(stats.Held), Oldest: stats.Oldest, Pending: int(pending),
 		Workers: int(stats.Alive), Slots: int(stats.Slots), Servers: int(stats.Servers),
 		DeadLetters: int(stats.Dead), Drift: int(stats.Drift), Replies: int(stats.Tracked), ReplyBytes: stats.Kept,
 		Enqueued: stats.Enqueued, Finished: stats.Finished, Retries: stats.TakenOver, Withdrawn: stats.Withdrawn,

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -146,4 +148,84 @@ func TestStatsSayWhatTheQueueIsLike(t *testing.T) {
 			t.Errorf("after the server was closed: %+v", stats)
 		}
 	})
+}
+
+// overlaps counts how many handlers of one path ran at once, at most.
+type overlaps struct {
+	mu      sync.Mutex
+	running map[string]int
+	most    map[string]int
+	all     []string
+}
+
+func (o *overlaps) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method != "POST" {
+		return
+	}
+	o.mu.Lock()
+	o.running[r.URL.Path]++
+	o.most[r.URL.Path] = max(o.most[r.URL.Path], o.running[r.URL.Path])
+	o.all = append(o.all, r.URL.String())
+	o.mu.Unlock()
+	time.Sleep(5 * time.Millisecond) // others may begin meanwhile
+	o.mu.Lock()
+	o.running[r.URL.Path]--
+	o.mu.Unlock()
+}
+
+// inOrder sends requests to two paths through a server with two workers, and returns what ran when.
+func inOrder(t *testing.T, rdb redis.UniversalClient, partitions int, guards jobqueue.Guards) *overlaps {
+	t.Helper()
+	app := &overlaps{running: make(map[string]int), most: make(map[string]int)}
+	s := start(t, rdb, app, setup{
+		cache:  []scales.CacheOption{scales.Partitions(partitions), scales.QueueGuards(guards)},
+		server: []scales.ServerOption{scales.Order(func(r *http.Request) string { return r.URL.Path })},
+	})
+	second := must(scales.NewWorker(s.cache, app))(t)
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error)
+	go func() { ended <- second.Run(ctx) }()
+	defer func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}()
+	for s.stats().Workers != 2 {
+	}
+	const each = 12
+	for i := range each {
+		for _, path := range []string{"/a", "/b"} {
+			s.send("POST", path+"?n="+strconv.Itoa(i), "", "Prefer", "respond-async")
+		}
+	}
+	for s.stats().Finished != 2*each {
+	}
+	return app
+}
+
+func TestRequestsOfAnOrderRunOneAfterTheOther(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient, partitions int) {
+		t.Parallel()
+		app := inOrder(t, rdb, partitions, jobqueue.Guards{})
+		next := map[string]int{}
+		for _, target := range app.all {
+			path, n, _ := strings.Cut(target, "?n=")
+			if n != strconv.Itoa(next[path]) {
+				t.Errorf("%s ran as number %d", target, next[path])
+			}
+			next[path]++
+		}
+		if app.most["/a"] != 1 || app.most["/b"] != 1 || next["/a"] != 12 || next["/b"] != 12 {
+			t.Errorf("at once: %v, in all: %v", app.most, next)
+		}
+	})
+}
+
+func TestWithoutTurnsRequestsOfAnOrderRunAtOnce(t *testing.T) {
+	t.Parallel()
+	app := inOrder(t, redistest.StartEmbedded(t).Client(t), 1, jobqueue.Guards{NoOrder: true})
+	if app.most["/a"] < 2 && app.most["/b"] < 2 {
+		t.Errorf("at once: %v", app.most)
+	}
 }

@@ -148,7 +148,10 @@ func (c *Consumer) Fetch(ctx context.Context, n int) ([]*Delivery, error) {
 // fill reads the fields of a job's record.
 func (d *Delivery) fill(field func(string) string) {
 	d.ID, d.Server, d.Scheme, d.Remote, d.Request = field("id"), field("server"), field("scheme"), field("remote"), field("request")
-	d.Deadline, d.Keep = number(field("deadline")), number(field("keep"))
+	d.Deadline, d.Keep, d.Order = number(field("deadline")), number(field("keep")), field("order")
+	if err := validOrder(d.Order); err != nil {
+		d.Broken, d.Order = err, ""
+	}
 	switch {
 	case d.ID == "" || d.Request == "" || d.Deadline <= 0:
 		d.Broken = errors.New("the record lacks a field of a job")
@@ -234,33 +237,32 @@ func (c *Consumer) trySettlesOf(
 	// Replies may have many megabytes; giving up too early would mean to send them again and again.
 	ctx, cancel := context.WithTimeout(context.Background(), 10*c.config.Timeout)
 	defer cancel()
-	keys := append([]string{c.keys.jobs, c.keys.held, c.keys.owed, c.keys.dead}, c.keys.tracking()...)
-	streams := make(map[string]int)
+	keys := keyList{keys: append(append([]string{c.keys.jobs, c.keys.held, c.keys.owed, c.keys.dead}, c.keys.tracking()...), c.keys.lanes)}
 	for _, server := range servers {
-		keys = append(keys, c.keys.replies+server)
-		streams[server] = len(keys)
+		keys.add(c.keys.replies + server)
 	}
-	args := make([]any, 0, 5+8*len(indexes))
+	args := make([]any, 0, 5+9*len(indexes))
 	args = append(args, consumer, c.config.Retention.Milliseconds(), c.config.MaxDead, "", "")
 	oldest, newest := steps[indexes[0]].delivery.StreamID, steps[indexes[0]].delivery.StreamID
 	for _, i := range indexes {
 		s := &steps[i]
-		at, ok := streams[s.delivery.Server]
-		if !ok && !s.delivery.Unattended() {
-			keys = append(keys, c.keys.replies+s.delivery.Server)
-			at = len(keys)
-			streams[s.delivery.Server] = at
+		replies, lane := 0, 0
+		if !s.delivery.Unattended() {
+			replies = keys.add(c.keys.replies + s.delivery.Server)
+		}
+		if s.delivery.Order != "" {
+			lane = keys.add(c.keys.lane(s.delivery.Order))
 		}
 		if streamid.Less(s.delivery.StreamID, oldest) {
 			oldest = s.delivery.StreamID
 		} else if streamid.Less(newest, s.delivery.StreamID) {
 			newest = s.delivery.StreamID
 		}
-		args = append(args, s.kind, s.delivery.StreamID, s.delivery.Deliveries, s.delivery.ID, at,
+		args = append(args, s.kind, s.delivery.StreamID, s.delivery.Deliveries, s.delivery.ID, replies, lane,
 			s.delivery.keep(), s.first, s.second)
 	}
 	args[3], args[4] = oldest, newest
-	gone, err := run(ctx, c.config.Client, c.scripts.settle, keys, args)
+	gone, err := run(ctx, c.config.Client, c.scripts.settle, keys.keys, args)
 	if err != nil {
 		return nil, nil, err
 	}

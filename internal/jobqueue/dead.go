@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/itscales/scales/internal/streamid"
@@ -148,44 +149,62 @@ func Replay(ctx context.Context, client redis.UniversalClient, prefix, id string
 		return fmt.Errorf("%w: %q is no id", ErrNoDeadLetter, id)
 	}
 	k := newKeys(prefix)
-	reply, err := run(ctx, client, replay, []string{k.dead, k.jobs, k.replayed}, []any{id, patience.Microseconds(), Nobody, room})
-	if err != nil {
-		return err
+	keys := []string{k.dead, k.jobs, k.replayed, k.statistics, k.lanes}
+	for range 2 {
+		reply, err := run(ctx, client, replay, keys, []any{id, patience.Microseconds(), Nobody, room})
+		if err != nil {
+			return err
+		}
+		if err := expect(reply, 1, "replay"); err != nil {
+			return err
+		}
+		said := text(reply[0])
+		if order, ok := strings.CutPrefix(said, "order:"); ok && validOrder(order) == nil {
+			keys = append(keys[:5], k.lane(order))
+			continue
+		}
+		switch said {
+		case "done":
+			return nil
+		case "full":
+			return ErrFull
+		case "none":
+			return fmt.Errorf("%w: %s", ErrNoDeadLetter, id)
+		}
+		break
 	}
-	if err := expect(reply, 1, "replay"); err != nil {
-		return err
-	}
-	switch text(reply[0]) {
-	case "done":
-		return nil
-	case "full":
-		return ErrFull
-	case "broken":
-		return fmt.Errorf("%w: %s", ErrNoJob, id)
-	}
-	return fmt.Errorf("%w: %s", ErrNoDeadLetter, id)
+	return fmt.Errorf("%w: %s", ErrNoJob, id)
 }
 
 // replay makes a job of a dead letter. What it says of its past, and how often it was replayed, goes with it; see bury in
 // settleScript.
 //
-//	KEYS[1] dead   KEYS[2] jobs   KEYS[3] replayed (sorted set: id of the dead letter by time in µs)
+//	KEYS[1] dead   KEYS[2] jobs   KEYS[3] replayed (sorted set: id of the dead letter by time in µs)   KEYS[4] statistics
+//	KEYS[5] lanes   KEYS[6] the lane of the job, if it is known to have an order; see ordering
 //	ARGV[1] id of the dead letter   ARGV[2] patience in µs   ARGV[3] the server that stands for nobody
 //	ARGV[4] how many jobs may be in the queue before
-//	returns {'done', also for one that was replayed before; 'none'; 'full'; or 'broken' for what is no job}
+//	returns {'done', also for one that was replayed before; 'none'; 'full'; 'broken' for what is no job; or 'order:<order>' if that
+//	is the order of the job and KEYS[6] is another}
 //
 // What was replayed is remembered, for a call that is sent again: for an hour, unless ten thousand others were since.
-var replay = redis.NewScript(prelude + clock + `
+var replay = redis.NewScript(prelude + clock + "local statistics, LANES = KEYS[4], 5\n" + ordering + `
 local entry = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])[1]
 if not entry then return {redis.call('ZSCORE', KEYS[3], ARGV[1]) and 'done' or 'none'} end
 local job = fields_of(entry)
 if (job.id or '') == '' or (job.request or '') == '' then return {'broken'} end
-if redis.call('XLEN', KEYS[2]) >= tonumber(ARGV[4]) then return {'full'} end
+local lane = KEYS[6]
+if job.order and (not lane or order_of(lane) ~= job.order) then return {'order:' .. job.order} end
+if redis.call('XLEN', KEYS[2]) + tonumber(redis.call('HGET', statistics, 'parked') or '0') >= tonumber(ARGV[4]) then return {'full'} end
 redis.call('ZADD', KEYS[3], time, ARGV[1])
-redis.call('XADD', KEYS[2], '*', 'id', job.id, 'server', ARGV[3], 'deadline', string.format('%.0f', now + tonumber(ARGV[2])),
+local record = {'server', ARGV[3], 'deadline', string.format('%.0f', now + tonumber(ARGV[2])),
   'scheme', job.scheme or '', 'remote', job.remote or '', 'request', job.request,
   'replays', string.format('%d', (tonumber(job.replays) or 0) + 1), 'queued', job.queued or '', 'drift', job.drift or '0',
-  'since', job.since or ARGV[1], 'cause', job.cause or job.reason or '')
+  'since', job.since or ARGV[1], 'cause', job.cause or job.reason or ''}
+if job.order then
+  add_in_order(KEYS[2], lane, job.id, 'order', job.order, unpack(record))
+else
+  redis.call('XADD', KEYS[2], '*', 'id', job.id, unpack(record))
+end
 redis.call('XDEL', KEYS[1], ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', string.format('%.0f', now - 3600000000))
 redis.call('ZREMRANGEBYRANK', KEYS[3], 0, -10001)

@@ -87,14 +87,18 @@ func (p *Producer) tryEnqueues(jobs []Job) ([]enqueued, error) {
 		}
 	}
 	c := p.newCall()
-	args := make([]any, 0, 6+7*len(jobs))
-	args = append(args, c.admitBy, p.trim(), p.server, c.name, p.config.MaxKept.Jobs, p.config.MaxKept.Bytes)
+	args := make([]any, 0, 7+8*len(jobs))
+	args = append(args, c.admitBy, p.config.MaxQueue, p.trim(), p.server, c.name, p.config.MaxKept.Jobs, p.config.MaxKept.Bytes)
+	keys := keyList{keys: []string{p.keys.jobs, p.seen(c.span()), p.seen(c.span() - 2), p.keys.replies, p.config.Meta}}
+	keys.keys = append(append(keys.keys, p.keys.tracking()...), p.keys.lanes)
 	for i := range jobs {
-		job := &jobs[i]
-		args = append(args, job.ID, job.Deadline, job.most, job.Scheme, job.Remote, job.Request, job.Tracking.argument())
+		job, lane := &jobs[i], 0
+		if job.Order != "" && !p.config.Guards.NoOrder {
+			lane = keys.add(p.keys.lane(job.Order))
+		}
+		args = append(args, job.ID, job.Deadline, job.most, job.Scheme, job.Remote, job.Request, job.Tracking.argument(), lane)
 	}
-	keys := append([]string{p.keys.jobs, p.seen(c.span()), p.seen(c.span() - 2), p.keys.replies, p.config.Meta}, p.keys.tracking()...)
-	reply, err := run(ctx, p.config.Client, p.scripts.enqueue, keys, args)
+	reply, err := run(ctx, p.config.Client, p.scripts.enqueue, keys.keys, args)
 	var refusal redis.Error
 	if errors.As(err, &refusal) {
 		results, err = p.refused(ctx, c, len(jobs), err)
@@ -113,9 +117,6 @@ func (p *Producer) tryEnqueues(jobs []Job) ([]enqueued, error) {
 	p.see(number(reply[0]), number(reply[3]), number(reply[2]), len(jobs))
 	for i := range results {
 		results[i] = enqueuedOf(text(reply[4+i]))
-		if errors.Is(results[i].err, ErrFull) && jobs[i].most < int64(p.config.MaxQueue) {
-			results[i].err = ErrBusy
-		}
 		results[i].now, results[i].incarnation, results[i].redis = number(reply[0]), text(reply[1]), c.redis
 	}
 	return results, nil
@@ -126,6 +127,8 @@ func enqueuedOf(said string) enqueued {
 	switch said {
 	case "full":
 		return enqueued{err: ErrFull}
+	case "busy":
+		return enqueued{err: ErrBusy}
 	case "late":
 		return enqueued{err: fmt.Errorf("%w: Redis answered too late", ErrUnavailable)}
 	case "other":
@@ -196,11 +199,12 @@ type withdrawal struct{ id, at, job, token string }
 func (p *Producer) sendWithdrawals(callers []withdrawal) ([]string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), p.config.Timeout)
 	defer cancel()
+	keys := keyList{keys: append(append([]string{p.keys.jobs, p.keys.withdrawn}, p.keys.tracking()...), p.keys.lanes)}
 	args := []any{p.server}
 	for _, c := range callers {
-		args = append(args, c.id, c.at, c.job, c.token)
+		args = append(args, c.id, c.at, c.job, c.token, keys.add(p.keys.laneOf(c.at)))
 	}
-	reply, err := run(ctx, p.config.Client, p.scripts.withdraw, append([]string{p.keys.jobs, p.keys.withdrawn}, p.keys.tracking()...), args)
+	reply, err := run(ctx, p.config.Client, p.scripts.withdraw, keys.keys, args)
 	if err != nil {
 		return nil, err
 	}

@@ -61,6 +61,7 @@ type Job struct {
 	Request  string // the encoded request, see package message
 	Deadline int64  // in µs of Redis's clock; set by the producer
 	Tracking Tracking
+	Order    string // of all jobs with the same, one runs after the other; at most 64 characters other than ":{}/" and blanks; "" for none
 
 	most int64 // how many may be in the queue before it; set by the producer
 }
@@ -85,7 +86,7 @@ func parseReply(record string) Reply {
 
 type keys struct {
 	jobs, held, owed, dead, replayed, statistics, samples, workers, servers, withdrawn, replies, seen string
-	tracked, scopes, kept, lives, waiters                                                             string
+	tracked, scopes, kept, lives, waiters, lanes                                                      string
 }
 
 func newKeys(prefix string) keys {
@@ -93,7 +94,7 @@ func newKeys(prefix string) keys {
 	return keys{
 		jobs: q + "jobs", held: q + "held", owed: q + "owed", dead: q + "dead", replayed: q + "replayed", statistics: q + "statistics",
 		samples: q + "samples", workers: q + "workers", servers: q + "servers", withdrawn: q + "withdrawn", replies: q + "replies:", seen: q + "seen:",
-		tracked: q + "tracked", scopes: q + "scopes", kept: q + "kept", lives: q + "lives", waiters: q + "waiters",
+		tracked: q + "tracked", scopes: q + "scopes", kept: q + "kept", lives: q + "lives", waiters: q + "waiters", lanes: q + "lanes",
 	}
 }
 

@@ -82,6 +82,7 @@ type status struct {
 	alive       int64
 	slots       int64 // of those that are alive
 	length      int64
+	parked      int64 // jobs besides, which wait for their turn
 	finished    int64
 	last        string
 	incarnation string
@@ -138,7 +139,7 @@ func (p *Producer) judge(patience Patience) (most int64, refusal error) {
 	switch {
 	case p.last.alive == 0:
 		return most, ErrNoWorker
-	case p.last.length >= int64(p.config.MaxQueue):
+	case p.last.length+p.last.parked >= int64(p.config.MaxQueue):
 		return most, ErrFull
 	case p.last.length >= most:
 		return most, ErrBusy
@@ -190,12 +191,12 @@ func (p *Producer) sendLooks(calls []struct{}) ([]status, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := expect(reply, 7, "status"); err != nil {
+	if err := expect(reply, 8, "status"); err != nil {
 		return nil, err
 	}
 	s := status{
-		now: number(reply[0]), alive: number(reply[1]), slots: number(reply[2]), length: number(reply[3]), finished: number(reply[4]),
-		last: text(reply[5]), incarnation: text(reply[6]), redis: p.recentIdentity(ctx),
+		now: number(reply[0]), alive: number(reply[1]), slots: number(reply[2]), length: number(reply[3]), parked: number(reply[4]),
+		finished: number(reply[5]), last: text(reply[6]), incarnation: text(reply[7]), redis: p.recentIdentity(ctx),
 	}
 	p.clock.learn(time.Now(), number(reply[0]))
 	p.learn(s)

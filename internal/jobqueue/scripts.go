@@ -24,6 +24,9 @@ type Guards struct {
 	// NoOthers withdraws a job although others wait for it.
 	NoOthers bool
 
+	// NoOrder runs jobs of one order at once.
+	NoOrder bool
+
 	// NoPace admits jobs although those before them keep the workers busy for too long.
 	NoPace bool
 
@@ -46,15 +49,16 @@ func compile(g Guards) scripts {
 	trackingAt := func(key int) string {
 		return "local TRACKING = " + strconv.Itoa(key) + "\nlocal MOST_WAITERS = " + strconv.Itoa(maxWaiters) + tracking
 	}
+	orderingAt := func(key int) string { return "local LANES = " + strconv.Itoa(key) + ordering }
 	return scripts{
-		enqueue:  script(clock, trackingAt(6), sweeping, enqueueScript),
+		enqueue:  script(clock, trackingAt(6), orderingAt(12), sweeping, enqueueScript),
 		recall:   script(clock, recallScript),
-		withdraw: script(clock, trackingAt(3), withdrawScript),
+		withdraw: script(clock, trackingAt(3), orderingAt(9), withdrawScript),
 		status:   script(clock, statusScript),
 		beat:     script(clock, trackingAt(4), sweeping, beatScript),
 		takeOver: script(takeOverScript),
 		load:     script(loadScript),
-		settle:   script(trackingAt(5), settleScript),
+		settle:   script(trackingAt(5), orderingAt(11), settleScript),
 		leave:    script(leaveScript),
 	}
 }
@@ -88,23 +92,24 @@ local time = t[1] .. string.sub('00000' .. t[2], -6)
 //
 //	KEYS[1] jobs (stream)   KEYS[2] seen (hash: call to outcomes, of this time span)   KEYS[3] seen, two spans ago
 //	KEYS[4] replies of the server (stream)   KEYS[5] meta of the queue's partition   KEYS[6…11] see tracking
-//	ARGV[1] admit by (µs)   ARGV[2] id before which replies were read, or ''
-//	ARGV[3] the server   ARGV[4] the call: a name that no other call ever has
-//	ARGV[5] how many jobs at most are tracked   ARGV[6] how many bytes of replies at most are kept when one more is
-//	ARGV[7…] for each job: id, deadline in µs, how many may be in the queue before it, scheme, remote address, request, and ''
-//	or, for one that is tracked, "<how long its reply is kept, in ms> <scope or -> <payload or ->"
+//	KEYS[12] lanes   KEYS[13…] the lanes of jobs that have an order, see ordering
+//	ARGV[1] admit by (µs)   ARGV[2] longest queue   ARGV[3] id before which replies were read, or ''
+//	ARGV[4] the server   ARGV[5] the call: a name that no other call ever has
+//	ARGV[6] how many jobs at most are tracked   ARGV[7] how many bytes of replies at most are kept when one more is
+//	ARGV[8…] for each job: id, deadline in µs, how many may be before it, scheme, remote address, request, '' or, for one that is
+//	tracked, "<how long its reply is kept, in ms> <scope or -> <payload or ->", and the index in KEYS of its lane or 0
 //
 // A call that arrives after "admit by" changes nothing, so that calls need to be remembered only until then.
 //
-//	returns {now in µs, incarnation or '', how many jobs were in the queue before, how many were finished ever, then for each
-//	job: its stream id, 'full' or 'late'}; for one that is tracked also
+//	returns {now in µs, incarnation or '', how many jobs were before, without those that wait for their turn, how many were
+//	finished ever, then for each job: its stream id or "<order>/<id>", 'full', 'busy' or 'late'}; for one that is tracked also
 //	'kept:<job>' (there is a reply of this scope), 'joined:<job>:<stream id>' (one of this scope is under way, whose reply goes
 //	to this caller, too), 'other' (another payload), 'many' (so many wait for the one under way that this caller cannot), or 'crowded'
 const enqueueScript = `
-local jobs, seen, replies, server, call = KEYS[1], KEYS[2], KEYS[4], ARGV[3], ARGV[4]
+local jobs, seen, replies, server, call = KEYS[1], KEYS[2], KEYS[4], ARGV[4], ARGV[5]
 local length = redis.call('XLEN', jobs)
 local reply = {time, redis.call('HGET', KEYS[5], 'incarnation') or '', length, redis.call('HGET', statistics, 'finished') or '0'}
-local first, size = 7, 7 -- of the jobs in ARGV
+local first, size = 8, 8 -- of the jobs in ARGV
 local outcomes = CHECK_SEEN and redis.call('HGET', seen, call)
 if outcomes then
   for outcome in string.gmatch(outcomes, '%S+') do reply[#reply + 1] = outcome end
@@ -114,12 +119,15 @@ if now > tonumber(ARGV[1]) then
   for _ = first, #ARGV, size do reply[#reply + 1] = 'late' end
   return reply
 end
-local added = 0
+local added, room = 0, tonumber(ARGV[2]) - length - tonumber(redis.call('HGET', statistics, 'parked') or '0')
 local function add(a, ...)
-  if length + added >= tonumber(ARGV[a + 2]) then return 'full' end
+  local lane = KEYS[tonumber(ARGV[a + 7])]
+  if added >= room then return 'full' end
+  if length + added >= tonumber(ARGV[a + 2]) and not (lane and taken(jobs, lane)) then return 'busy' end
   added = added + 1
-  return redis.call('XADD', jobs, '*', 'id', ARGV[a], 'server', server, 'deadline', ARGV[a + 1],
-    'scheme', ARGV[a + 3], 'remote', ARGV[a + 4], 'request', ARGV[a + 5], ...)
+  local record = {'server', server, 'deadline', ARGV[a + 1], 'scheme', ARGV[a + 3], 'remote', ARGV[a + 4], 'request', ARGV[a + 5], ...}
+  if lane then return add_in_order(jobs, lane, ARGV[a], 'order', order_of(lane), unpack(record)) end
+  return redis.call('XADD', jobs, '*', 'id', ARGV[a], unpack(record))
 end
 local function known(id, deadline, scope, payload)
   local record = CHECK_SCOPES and scope ~= '-' and redis.call('HGET', scopes, scope)
@@ -144,10 +152,10 @@ local function add_tracked(a)
   sweep(jobs, 5)
   local outcome = known(id, ARGV[a + 1], scope, payload)
   if outcome then return outcome end
-  if redis.call('ZCARD', lives) >= tonumber(ARGV[5]) or
-    tonumber(redis.call('HGET', statistics, 'kept') or '0') >= tonumber(ARGV[6]) then return 'crowded' end
+  if redis.call('ZCARD', lives) >= tonumber(ARGV[6]) or
+    tonumber(redis.call('HGET', statistics, 'kept') or '0') >= tonumber(ARGV[7]) then return 'crowded' end
   outcome = add(a, 'keep', ms)
-  if outcome ~= 'full' then
+  if outcome ~= 'full' and outcome ~= 'busy' then
     local r = {at = outcome, scope = scope, deadline = ARGV[a + 1], token = '-', bytes = 0}
     count_bytes(id, r, #ARGV[a + 5])
     save_tracked(id, r)
@@ -164,7 +172,7 @@ if redis.call('HLEN', seen) == 1 then -- the first call of this time span
   redis.call('PEXPIRE', seen, 60000)
   redis.call('UNLINK', KEYS[3])
 end
-if ARGV[2] ~= '' then redis.call('XTRIM', replies, 'MINID', ARGV[2]) end
+if ARGV[3] ~= '' then redis.call('XTRIM', replies, 'MINID', ARGV[3]) end
 return reply
 `
 
@@ -179,9 +187,10 @@ return {time, redis.call('HGET', KEYS[2], 'incarnation') or '', redis.call('HGET
 // withdrawScript deletes jobs that were never delivered, and for which nobody else waits.
 //
 //	KEYS[1] jobs   KEYS[2] withdrawn (sorted set: id of the caller by time in µs)   KEYS[3…8] see tracking
+//	KEYS[9] lanes   KEYS[10…] the lanes of jobs that have an order, see ordering
 //	ARGV[1] the server
-//	ARGV[2…] for each caller: its id, the stream id of the job it waits for, where that is tracked the id of the job, else '',
-//	and '' or, if the job is to go on, a token that the caller is told
+//	ARGV[2…] for each caller: its id, the stream id or "<order>/<id>" of the job it waits for, where that is tracked the id of the
+//	job, else '', '' or, if the job is to go on, a token that the caller is told, and the index in KEYS of its lane or 0
 //	returns for each: 'withdrawn'; 'started' if a worker has the job; 'shared' if others wait for it; 'gone' if it is finished or
 //	lost; 'accepted:<token>' if it goes on, or its reply is kept for who knows that token
 const withdrawScript = `
@@ -197,30 +206,40 @@ local function others_wait(job, id)
   local r = load_tracked(job)
   return CHECK_OTHERS and (#rest > 0 or r and r.token ~= '-')
 end
-local function accept(id, at, job, token)
+local function accept(id, there, job, token)
   local r = load_tracked(job)
-  local there = #list(redis.pcall('XRANGE', KEYS[1], at, at)) > 0
   if not r or not there and r.token == '-' then return 'gone' end
   if r.token == '-' then r.token = token end
   save_tracked(job, r)
   if there then others_wait(job, id) end
   return 'accepted:' .. r.token
 end
-for a = 2, #ARGV, 4 do
-  local id, at, job, token = ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3]
+for a = 2, #ARGV, 5 do
+  local id, at, job, token, lane = ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], KEYS[tonumber(ARGV[a + 4])]
+  local stream = KEYS[1]
+  if lane then
+    stream, at = place(KEYS[1], lane, at, job ~= '' and job or id)
+  elseif #list(redis.pcall('XRANGE', KEYS[1], at, at)) == 0 then
+    stream = nil
+  end
   if redis.call('ZSCORE', KEYS[2], id) then
     reply[#reply + 1] = 'withdrawn'
   elseif token ~= '' then
-    reply[#reply + 1] = accept(id, at, job, token)
-  elseif #list(redis.pcall('XRANGE', KEYS[1], at, at)) == 0 then
+    reply[#reply + 1] = accept(id, stream, job, token)
+  elseif not stream then
     reply[#reply + 1] = 'gone'
-  elseif owner_of(KEYS[1], at) then
+  elseif stream == KEYS[1] and owner_of(stream, at) then
     others_wait(job, id)
     reply[#reply + 1] = 'started'
   elseif others_wait(job, id) then
     reply[#reply + 1] = 'shared'
   else
-    redis.call('XDEL', KEYS[1], at)
+    if stream == lane then
+      unpark(lane, at)
+    else
+      redis.call('XDEL', stream, at)
+      if lane then advance(stream, lane) end
+    end
     redis.call('ZADD', KEYS[2], time, id)
     redis.call('HINCRBY', statistics, 'withdrawn', 1)
     if job ~= '' then forget(job) end
@@ -235,8 +254,8 @@ return reply
 //
 //	KEYS[1] workers   KEYS[2] jobs   KEYS[3] replies of the server   KEYS[4] meta of the queue's partition
 //	KEYS[5] servers (sorted set: server by time in µs)   KEYS[6] statistics   ARGV[1] the server
-//	returns {now in µs, workers alive, their slots, length of the queue, how many jobs were finished ever, last id of the replies
-//	or '', incarnation or ''}
+//	returns {now in µs, workers alive, their slots, length of the queue, how many jobs wait for their turn besides, how many were
+//	finished ever, last id of the replies or '', incarnation or ''}
 const statusScript = liveliness + `
 local alive, slots = live_workers(KEYS[1])
 local last = ''
@@ -244,7 +263,8 @@ local entries = redis.call('XREVRANGE', KEYS[3], '+', '-', 'COUNT', 1)
 if entries[1] then last = entries[1][1] end
 redis.pcall('ZADD', KEYS[5], time, ARGV[1]) -- a Redis that takes no writes is for the enqueue to find out
 redis.pcall('ZREMRANGEBYSCORE', KEYS[5], '-inf', string.format('%.0f', now - 60000000))
-return {time, alive, slots, redis.call('XLEN', KEYS[2]), redis.call('HGET', KEYS[6], 'finished') or '0', last,
+local counts = redis.call('HMGET', KEYS[6], 'parked', 'finished')
+return {time, alive, slots, redis.call('XLEN', KEYS[2]), counts[1] or '0', counts[2] or '0', last,
   redis.call('HGET', KEYS[4], 'incarnation') or ''}
 `
 
@@ -359,10 +379,12 @@ return reply
 // settleScript moves jobs on. Each is checked for its token: the worker that settles it must own it, in that delivery.
 //
 //	KEYS[1] jobs   KEYS[2] held (hash: stream id to reply)   KEYS[3] owed (hash: stream id to what is owed)
-//	KEYS[4] dead (stream)   KEYS[5…10] see tracking   KEYS[11…] streams of replies
+//	KEYS[4] dead (stream)   KEYS[5…10] see tracking   KEYS[11] lanes   KEYS[12…] streams of replies, and lanes of jobs that have
+//	an order, see ordering
 //	ARGV[1] the worker   ARGV[2] retention of replies in ms   ARGV[3] how many dead letters are kept
 //	ARGV[4] oldest and ARGV[5] newest stream id of the jobs
-//	ARGV[6…] for each job: kind, stream id, deliveries, job id, index in KEYS of its stream of replies or 0, keep, first, second
+//	ARGV[6…] for each job: kind, stream id, deliveries, job id, index in KEYS of its stream of replies or 0, and of its lane or
+//	0, keep, first, second
 //
 //	decide    the application has answered: first is the reply, to be held; second is what is owed before its release
 //	release   the held reply is sent, the job acknowledged: first is what the reply says of the change logs
@@ -382,7 +404,7 @@ local jobs, held, owed, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local worker = ARGV[1]
 
 local owns = {}
-local most = (#ARGV - 5) / 8 * 2 + 16
+local most = (#ARGV - 5) / 9 * 2 + 16
 local pending = list(redis.pcall('XPENDING', jobs, group, ARGV[4], ARGV[5], most, worker))
 for _, job in ipairs(pending) do owns[job[1]] = job[4] end
 local function mine(id, deliveries)
@@ -413,7 +435,7 @@ local streams
 local function stream_of(server)
   if not streams then
     streams = {}
-    for i = 11, #KEYS do streams[string.match(KEYS[i], '[^:]+$')] = i end
+    for i = 12, #KEYS do streams[string.match(KEYS[i], '[^:]+$')] = i end
   end
   return streams[server]
 end
@@ -438,10 +460,12 @@ local function answer_all(all, job, ms, reply)
   keep(job, reply, tonumber(t[1]) * 1000000 + tonumber(t[2]), ms)
 end
 
-local reply_to
+local reply_to, lane
+local turns = {}
 local function acknowledge(id)
   done[id] = true
   acknowledged[#acknowledged + 1] = id
+  if lane and turn(order_of(lane)) == id then turns[#turns + 1] = lane end
 end
 
 local does = {}
@@ -496,31 +520,33 @@ end
 does.bury = function(id, first, second) bury(id, first, second, '0') end
 does.lose = function(id, first, second) bury(id, first, second, '1') end
 local gone = {}
-for a = 6, #ARGV, 8 do
+for a = 6, #ARGV, 9 do
+  lane = KEYS[tonumber(ARGV[a + 5])]
   local kind, id, job, stream = ARGV[a], ARGV[a + 1], ARGV[a + 3], tonumber(ARGV[a + 4])
-  local ms, frees = string.match(ARGV[a + 5], '^(%d+)(.*)$')
+  local ms, frees = string.match(ARGV[a + 6], '^(%d+)(.*)$')
   local all, missing = nil, ''
   if ms and kind ~= 'decide' then all, missing = waiting_for(job) end
   if done[id] or not mine(id, tonumber(ARGV[a + 2])) then
-    gone[#gone + 1] = (a - 6) / 8
+    gone[#gone + 1] = (a - 6) / 9
   elseif ms and kind == 'expire' and extended(job) then
-    gone[#gone + 1] = string.format('%d +', (a - 6) / 8)
+    gone[#gone + 1] = string.format('%d +', (a - 6) / 9)
   elseif missing ~= '' then
-    gone[#gone + 1] = string.format('%d', (a - 6) / 8) .. missing
+    gone[#gone + 1] = string.format('%d', (a - 6) / 9) .. missing
   else
     reply_to = function(reply)
       if all then answer_all(all, job, ms, reply)
       elseif stream > 0 then answer(stream, job, reply) end -- else nobody waits for it
     end
     if ms and frees ~= '' then free(job) end
-    does[kind](id, ARGV[a + 6], ARGV[a + 7])
+    does[kind](id, ARGV[a + 7], ARGV[a + 8])
   end
 end
 
-for i = 11, #KEYS do flush(i) end
+for i = 12, #KEYS do flush(i) end
 if #acknowledged > 0 then
   redis.call('XACK', jobs, group, unpack(acknowledged))
   redis.call('XDEL', jobs, unpack(acknowledged))
+  for _, lane in ipairs(turns) do advance(jobs, lane) end
   redis.call('HINCRBY', statistics, 'finished', #acknowledged - expired)
   if expired > 0 then redis.call('HINCRBY', statistics, 'expired', expired) end
 end

@@ -72,7 +72,7 @@ const (
 func Track(ctx context.Context, client redis.UniversalClient, prefix, name string) (State, Reply, error) {
 	k := newKeys(prefix)
 	job, token, _ := strings.Cut(name, ".")
-	said, err := run(ctx, client, track, []string{k.jobs, k.tracked, k.kept}, []any{job, token})
+	said, err := run(ctx, client, track, []string{k.jobs, k.tracked, k.kept, k.waiters, k.lanes}, []any{job, token})
 	if err != nil {
 		return 0, Reply{}, err
 	}
@@ -151,7 +151,7 @@ const maxWaiters = 13_200
 // tracking is what scripts do with tracked jobs. It needs their keys in KEYS from the one with the index TRACKING on:
 //
 //	statistics (hash): kept: the bytes of all tracked jobs
-//	tracked (hash): job id to "<stream id> <scope or -> <deadline> <token or -> <bytes>"; the token is what a caller was told
+//	tracked (hash): job id to "<stream id, or <order>/<id>> <scope or -> <deadline> <token or -> <bytes>"; the token is what a caller was told
 //	who was answered before there was a reply, the deadline the latest of those who wait, the bytes are those of the request,
 //	then those of the reply
 //	scopes (hash): scope to "<job id> <payload>"
@@ -205,7 +205,13 @@ const sweeping = `
 local function sweep(jobs, n)
   for _, job in ipairs(redis.call('ZRANGEBYSCORE', lives, '-inf', time, 'LIMIT', 0, n)) do
     local r = load_tracked(job)
-    if r and #list(redis.pcall('XRANGE', jobs, r.at, r.at)) > 0 then
+    local under_way = false
+    if r and string.find(r.at, '/') then
+      under_way = redis.call('HEXISTS', waiters, job) == 1 -- it may be in a lane, or have had its turn
+    elseif r then
+      under_way = #list(redis.pcall('XRANGE', jobs, r.at, r.at)) > 0
+    end
+    if under_way then
       redis.call('ZADD', lives, string.format('%.0f', now + 60000000), job) -- it waits, or runs
     else
       forget(job)
@@ -216,7 +222,7 @@ end
 
 // track tells how far a tracked job has come, to who knows its token.
 //
-//	KEYS[1] jobs   KEYS[2] tracked   KEYS[3] kept
+//	KEYS[1] jobs   KEYS[2] tracked   KEYS[3] kept   KEYS[4] waiters   KEYS[5] lanes
 //	ARGV[1] the job   ARGV[2] the token
 //	returns {'queued', ''}, {'running', ''}, {'answered', the record of the reply}, or {'', ''} for one that is not known
 var track = redis.NewScript(prelude + `
@@ -224,6 +230,13 @@ local at, token = string.match(redis.call('HGET', KEYS[2], ARGV[1]) or '', '^(%S
 if not at or token == '-' or token ~= ARGV[2] then return {'', ''} end
 local reply = redis.call('HGET', KEYS[3], ARGV[1])
 if reply then return {'answered', reply} end
+local order = string.match(at, '^([^/]+)/')
+if order then
+  local where, whose = string.match(redis.call('HGET', KEYS[5], order) or '', '^(%S+) (%S+)$')
+  if redis.call('HEXISTS', KEYS[4], ARGV[1]) == 0 then return {'', ''} end
+  if whose ~= ARGV[1] then return {'queued', ''} end
+  at = where
+end
 if #list(redis.pcall('XRANGE', KEYS[1], at, at)) == 0 then return {'', ''} end
 return {owner_of(KEYS[1], at) and 'running' or 'queued', ''}
 `)
