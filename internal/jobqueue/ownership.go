@@ -150,6 +150,25 @@ func (c *Consumer) takeOver(ctx context.Context, dead, record string) error {
 	return nil
 }
 
+// HandOver gives jobs of the consumer that were never begun to another worker, which finds them with its heartbeats: stream ids, and
+// how often each was delivered. It returns how many it has given; none if there is no other.
+func (c *Consumer) HandOver(ctx context.Context, jobs map[string]int64) (int, error) {
+	if len(jobs) == 0 {
+		return 0, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.config.Timeout)
+	defer cancel()
+	args := []any{c.ID()}
+	for id, deliveries := range jobs {
+		args = append(args, id, deliveries)
+	}
+	reply, err := run(ctx, c.config.Client, c.scripts.handOver, []string{c.keys.workers, c.keys.jobs}, args)
+	if err != nil {
+		return 0, err
+	}
+	return int(number(reply[0])), nil
+}
+
 // Doubt reports, once, whether jobs may be ours that are not in hand: a fetch has failed, or jobs were taken over.
 func (c *Consumer) Doubt() bool {
 	c.mu.Lock()

@@ -35,7 +35,7 @@ type Guards struct {
 }
 
 type scripts struct {
-	enqueue, recall, withdraw, status, beat, takeOver, load, settle, leave *redis.Script
+	enqueue, recall, withdraw, status, beat, takeOver, handOver, load, settle, leave *redis.Script
 }
 
 func compile(g Guards) scripts {
@@ -57,6 +57,7 @@ func compile(g Guards) scripts {
 		status:   script(clock, statusScript),
 		beat:     script(clock, trackingAt(4), sweeping, beatScript),
 		takeOver: script(takeOverScript),
+		handOver: script(clock, handOverScript),
 		load:     script(loadScript),
 		settle:   script(trackingAt(5), orderingAt(11), settleScript),
 		leave:    script(leaveScript),
@@ -334,6 +335,31 @@ if #list(redis.pcall('XPENDING', KEYS[2], group, '-', '+', 1, ARGV[1])) == 0 the
   redis.pcall('XGROUP', 'DELCONSUMER', KEYS[2], group, ARGV[1])
 end
 return #pending
+`
+
+// handOverScript gives jobs that were never begun to the worker whose heartbeat is the latest one. They were delivered as often as
+// before.
+//
+//	KEYS[1] workers   KEYS[2] jobs   ARGV[1] the owner   ARGV[2…] stream ids and deliveries
+//	returns how many changed hands; none if no other worker is alive
+const handOverScript = `
+local best, latest = nil, 0
+local records = redis.call('HGETALL', KEYS[1])
+for i = 1, #records, 2 do
+  local at, interval = string.match(records[i + 1], '^%d+ (%d+) (%d+)')
+  at = tonumber(at or '0')
+  if records[i] ~= ARGV[1] and at > latest and now - at < 3 * tonumber(interval) then best, latest = records[i], at end
+end
+if not best then return 0 end
+local handed = 0
+for a = 2, #ARGV, 2 do
+  local owner = owner_of(KEYS[2], ARGV[a])
+  if owner and owner[2] == ARGV[1] and owner[4] == tonumber(ARGV[a + 1]) then
+    redis.call('XCLAIM', KEYS[2], group, best, 0, ARGV[a], 'JUSTID')
+    handed = handed + 1
+  end
+end
+return handed
 `
 
 // leaveScript removes a worker that owns nothing.

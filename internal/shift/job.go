@@ -38,12 +38,10 @@ func (s *shift) serve(d *jobqueue.Delivery, reserved bool) {
 		return
 	}
 	if !reserved {
-		select {
-		case s.slots <- struct{}{}:
-			defer release()
-		case <-s.ended.Done():
+		if !s.awaitSlot(d) {
 			return
 		}
+		defer release()
 		if s.isOver(d, request, target) { // the slot came late
 			return
 		}
@@ -65,6 +63,32 @@ func (s *shift) serve(d *jobqueue.Delivery, reserved bool) {
 		s.Logger.Info("scales: a dead letter was replayed", "job", d.ID, "status", result.Status)
 	}
 	s.settle(d, reply, owed)
+}
+
+// awaitSlot takes a slot for a job that came without one. False means that another worker has the job, because this one drains, or
+// that the shift has given up.
+func (s *shift) awaitSlot(d *jobqueue.Delivery) bool {
+	select {
+	case s.slots <- struct{}{}:
+		return true
+	case <-s.leaves:
+		if s.handOver(s.ended, map[string]int64{d.StreamID: d.Deliveries}) {
+			return false
+		}
+	case <-s.ended.Done():
+		return false
+	}
+	select {
+	case s.slots <- struct{}{}:
+	case <-s.ended.Done():
+		return false
+	}
+	// The answer to what has given it away may be lost.
+	if s.retry(d, "look whether it is ours", func() (bool, error) { return s.Consumer.Owns(s.ended, d) }) {
+		return true
+	}
+	<-s.slots
+	return false
 }
 
 // failureOf says in what a job has failed that nobody waits for, "" if it has not: who would have been told must not be, so

@@ -63,6 +63,9 @@ type Guards struct {
 	// NoLook runs a job without a look whether it was taken over while it waited for a slot.
 	NoLook bool
 
+	// NoHandOver keeps jobs that were never begun when the shift ends.
+	NoHandOver bool
+
 	// NoLongDoubt looks for jobs of a failed fetch once, not for as long as the fetch may take them.
 	NoLongDoubt bool
 }
@@ -76,6 +79,7 @@ type shift struct {
 	inHand sync.WaitGroup
 	stop   context.CancelFunc
 	ended  context.Context // ends when the shift gives up what is still under way
+	leaves chan struct{}   // closed when the drain begins
 
 	mu       sync.Mutex
 	jobs     map[string]hand // the jobs in hand, by stream id
@@ -87,7 +91,7 @@ type shift struct {
 func Run(ctx context.Context, config Config) {
 	s := &shift{
 		Config: config, slots: make(chan struct{}, config.Concurrency), doubts: make(chan struct{}, 1), asked: make(chan func()),
-		jobs: make(map[string]hand), room: make(chan struct{}, 1),
+		jobs: make(map[string]hand), room: make(chan struct{}, 1), leaves: make(chan struct{}),
 	}
 	s.ended, s.stop = context.WithCancel(context.Background())
 	defer s.stop()
@@ -100,6 +104,7 @@ func Run(ctx context.Context, config Config) {
 	s.mu.Lock()
 	s.draining = true
 	s.mu.Unlock()
+	close(s.leaves)
 	drained := make(chan struct{})
 	go func() {
 		s.inHand.Wait()
@@ -116,6 +121,7 @@ func Run(ctx context.Context, config Config) {
 	s.stop()
 	beating.Wait()
 	tending.Wait()
+	s.handOverRest(context.WithoutCancel(ctx))
 	if err := s.Consumer.Leave(context.WithoutCancel(ctx)); err != nil {
 		s.Logger.Warn("scales: the worker could not say that it leaves", "error", err)
 	}
@@ -256,7 +262,36 @@ func (s *shift) takeOne(ctx context.Context, id string, deliveries int64) {
 	case heldAsAnother:
 		// It was taken from us and has come back, and the handler of the first time still runs.
 		s.Consumer.SetDoubt()
+	case refused:
+		s.handOver(ctx, map[string]int64{id: deliveries})
 	}
+}
+
+// handOver gives jobs that were never begun to another worker, and reports whether it has them all.
+func (s *shift) handOver(ctx context.Context, jobs map[string]int64) bool {
+	if s.Guards.NoHandOver {
+		return false
+	}
+	n, err := s.Consumer.HandOver(ctx, jobs)
+	if err != nil {
+		s.Logger.Warn("scales: jobs could not be handed over; other workers take them over after the lease", "error", err)
+	}
+	return err == nil && n == len(jobs)
+}
+
+// handOverRest gives away what the worker owns and has not begun: the jobs of a fetch whose answer was lost, which show only after a
+// while.
+func (s *shift) handOverRest(ctx context.Context) {
+	owned, err := s.Consumer.Owned(ctx)
+	if err != nil {
+		return // Leave says so
+	}
+	s.mu.Lock()
+	for id := range s.jobs {
+		delete(owned, id)
+	}
+	s.mu.Unlock()
+	s.handOver(ctx, owned)
 }
 
 // take fetches jobs for free slots until ctx ends.

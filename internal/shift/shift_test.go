@@ -27,11 +27,18 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(redistest.Main(m)) }
 
-// bench is a queue with one shift and one producer.
+// bench is a queue with one producer and at least one shift.
 type bench struct {
-	consumer *jobqueue.Consumer
-	producer *jobqueue.Producer
-	jobs     string // the stream
+	t         *testing.T
+	rdb       redis.UniversalClient
+	namespace string
+	logger    *slog.Logger
+	queue     jobqueue.Config
+	producer  *jobqueue.Producer
+	jobs      string // the stream
+
+	consumer *jobqueue.Consumer // of the first shift
+	stop     func()             // ends the first shift
 }
 
 func start(t *testing.T, rdb redis.UniversalClient, app http.HandlerFunc, lease time.Duration, guards shift.Guards) *bench {
@@ -42,51 +49,81 @@ func start(t *testing.T, rdb redis.UniversalClient, app http.HandlerFunc, lease 
 		Client: rdb, Prefix: prefix, Meta: prefix + "meta", Timeout: 5 * time.Second, MaxQueue: 10_000, MaxDead: 10,
 		Retention: time.Minute, Logger: logger,
 	}
-	store := partition.New(partition.Config{
-		Client: rdb, Namespace: namespace, Partitions: 1, TombstoneLife: time.Minute, ClaimLease: 5 * time.Second, LogLength: 1000,
-		MaxEntries: 1000, Timeout: 5 * time.Second,
-	})
-	rules, origin := &canonical.Rules{}, &url.URL{Scheme: "http", Host: "localhost"}
-	redisLog := outage.New(logger, "Redis")
-	renderer := render.New(render.Config{
-		Store: store, App: app, Rules: rules, Origin: origin, Server: &http.Server{},
-		Mark:  func(ctx context.Context) context.Context { return ctx },
-		Limit: 4, Timeout: time.Second, MaxEntry: 1 << 20, Lease: time.Second, Retry: time.Second, Logger: logger, Outage: redisLog,
-	})
-	b := &bench{consumer: jobqueue.NewConsumer(queue, lease, 16), producer: jobqueue.NewProducer(queue), jobs: prefix + "q:jobs"}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		shift.Run(ctx, shift.Config{
-			Consumer: b.consumer, Renderer: renderer, Rules: &step.Rules{Keys: rules, Origin: origin, Logger: logger}, App: app,
-			Server: &http.Server{}, Writer: func(ctx context.Context, _ string) (context.Context, *step.Buffer) { return ctx, new(step.Buffer) },
-			Exists: func(string) bool { return false }, Pend: func(context.Context, string, step.Pending) error { return nil },
-			Concurrency: 16, JobTimeout: time.Minute, DrainTimeout: 5 * time.Second, MaxReply: 1 << 20, Logger: logger, Outage: redisLog,
-			Guards: guards,
-		})
-	}()
+	b := &bench{t: t, rdb: rdb, namespace: namespace, logger: logger, queue: queue, producer: jobqueue.NewProducer(queue), jobs: prefix + "q:jobs"}
+	b.consumer, b.stop = b.work(app, lease, 16, guards)
 	t.Cleanup(func() {
-		cancel()
-		<-ended
 		if err := b.producer.Close(context.Background()); err != nil {
 			t.Error(err)
 		}
-		renderer.Close()
-		store.Close()
 	})
 	for b.producer.Admit(context.Background(), jobqueue.Patience{Wait: time.Second}) != nil {
 	}
 	return b
 }
 
+// work begins a shift, which ends with stop or the test.
+func (b *bench) work(app http.HandlerFunc, lease time.Duration, slots int, guards shift.Guards) (consumer *jobqueue.Consumer, stop func()) {
+	store := partition.New(partition.Config{
+		Client: b.rdb, Namespace: b.namespace, Partitions: 1, TombstoneLife: time.Minute, ClaimLease: 5 * time.Second, LogLength: 1000,
+		MaxEntries: 1000, Timeout: 5 * time.Second,
+	})
+	rules, origin := &canonical.Rules{}, &url.URL{Scheme: "http", Host: "localhost"}
+	redisLog := outage.New(b.logger, "Redis")
+	renderer := render.New(render.Config{
+		Store: store, App: app, Rules: rules, Origin: origin, Server: &http.Server{},
+		Mark:  func(ctx context.Context) context.Context { return ctx },
+		Limit: 4, Timeout: time.Second, MaxEntry: 1 << 20, Lease: time.Second, Retry: time.Second, Logger: b.logger, Outage: redisLog,
+	})
+	consumer = jobqueue.NewConsumer(b.queue, lease, slots)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		shift.Run(ctx, shift.Config{
+			Consumer: consumer, Renderer: renderer, Rules: &step.Rules{Keys: rules, Origin: origin, Logger: b.logger}, App: app,
+			Server: &http.Server{}, Writer: func(ctx context.Context, _ string) (context.Context, *step.Buffer) { return ctx, new(step.Buffer) },
+			Exists: func(string) bool { return false }, Pend: func(context.Context, string, step.Pending) error { return nil },
+			Concurrency: slots, JobTimeout: time.Minute, DrainTimeout: 5 * time.Second, MaxReply: 1 << 20, Logger: b.logger, Outage: redisLog,
+			Guards: guards,
+		})
+	}()
+	b.t.Cleanup(func() {
+		cancel()
+		<-ended
+		renderer.Close()
+		store.Close()
+	})
+	return consumer, func() {
+		cancel()
+		<-ended
+	}
+}
+
 func (b *bench) post(path string) error { return b.postWithin(path, 20*time.Second) }
 
 func (b *bench) postWithin(path string, wait time.Duration) error {
-	_, err := b.producer.Do(context.Background(), jobqueue.Job{
+	_, err := b.reply(path, wait)
+	return err
+}
+
+// reply posts and returns the encoded response.
+func (b *bench) reply(path string, wait time.Duration) (string, error) {
+	reply, err := b.producer.Do(context.Background(), jobqueue.Job{
 		ID: jobqueue.NewID(), Scheme: "http", Remote: "192.0.2.9:1", Request: "POST " + path + " HTTP/1.1\r\nHost: a\r\n\r\n",
 	}, jobqueue.Patience{Wait: wait})
-	return err
+	return reply.Text, err
+}
+
+// fetchFor has Redis deliver a job to a consumer whose worker does not know of it.
+func (b *bench) fetchFor(consumer *jobqueue.Consumer) (id string) {
+	b.t.Helper()
+	taken, err := b.rdb.XReadGroup(b.t.Context(), &redis.XReadGroupArgs{
+		Group: "workers", Consumer: consumer.ID(), Streams: []string{b.jobs, ">"}, Count: 1, Block: 5 * time.Second,
+	}).Result()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return taken[0].Messages[0].ID
 }
 
 // slowLook is a Redis that tells when it has loaded a job, and holds the answer back until the job has ended.
@@ -311,17 +348,11 @@ func overslept(t *testing.T, guards shift.Guards) int64 {
 		<-running
 	}
 	clients.Go(func() { _ = b.postWithin("/late", 3*time.Second) }) // nobody replies
-	taken, err := rdb.XReadGroup(ctx, &redis.XReadGroupArgs{
-		Group: "workers", Consumer: b.consumer.ID(), Streams: []string{b.jobs, ">"}, Count: 1, Block: 5 * time.Second,
-	}).Result()
-	if err != nil {
-		t.Fatal(err)
-	}
+	id := b.fetchFor(b.consumer)
 	b.consumer.SetDoubt()
 	<-rdb.loaded
 	rdb.away.Store(true)
 	<-time.After(500 * time.Millisecond)
-	id := taken[0].Messages[0].ID
 	if err := errors.Join(rdb.XAck(ctx, b.jobs, "workers", id).Err(), rdb.XDel(ctx, b.jobs, id).Err()); err != nil {
 		t.Fatal(err)
 	}
