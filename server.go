@@ -24,6 +24,7 @@ type Server struct {
 	producer *jobqueue.Producer
 	bodies   atomic.Int64 // bytes of the request bodies under way
 	present  sync.Once    // at the first request, it begins to say that it lives
+	draining atomic.Bool  // every answer closes its connection
 
 	middleware []func(http.Handler) http.Handler
 	handler    http.Handler // the middleware around serve
@@ -59,6 +60,9 @@ func (s *Server) Use(middleware ...func(http.Handler) http.Handler) {
 // ServeHTTP answers a request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.present.Do(s.producer.Start)
+	if s.draining.Load() {
+		w.Header().Set("Connection", "close")
+	}
 	s.handler.ServeHTTP(w, r)
 }
 
@@ -66,6 +70,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // within each partition. Until a server is warm it serves what it has not got yet from Redis. Warm may be called at any time,
 // also while requests are served. The error is that of ctx, ErrUnavailable, or ErrClosed.
 func (s *Server) Warm(ctx context.Context) error { return s.reader.warm(ctx) }
+
+// Drain has every answer from now on close its connection (Connection: close; with HTTP/2, GOAWAY), so that clients go on elsewhere.
+// Requests are still served. It comes before http.Server.Shutdown, by as much as clients need to use their connections once more:
+// Shutdown closes those that are idle, and a request that is just on its way there is lost, which a client cannot tell from one that
+// was carried out.
+func (s *Server) Drain() { s.draining.Store(true) }
 
 // Close refuses further jobs and waits until those under way are answered, or ctx ends. It comes after
 // http.Server.Shutdown.

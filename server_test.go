@@ -411,3 +411,19 @@ func TestAClosedServerRefusesJobsAndStillReads(t *testing.T) {
 	s.send("POST", "/books", "x").problem(t, 503, "draining")
 	s.send("GET", "/books", "").is(t, 200, "0 books")
 }
+
+func TestADrainingServerServesAndClosesConnections(t *testing.T) {
+	s := single(t, newShelf(), setup{fill: []string{"/books"}})
+	keepAlive := &http.Client{Transport: &http.Transport{}}
+	defer keepAlive.CloseIdleConnections()
+	for _, drained := range []bool{false, true} {
+		for _, method := range []string{"GET", "HEAD", "POST"} {
+			res := must(keepAlive.Do(must(http.NewRequest(method, s.url+"/books", strings.NewReader("x")))(t)))(t)
+			_ = res.Body.Close()
+			if res.StatusCode >= 300 || res.Close != drained {
+				t.Errorf("%s while it is drained %t: %d, closes its connection %t", method, drained, res.StatusCode, res.Close)
+			}
+		}
+		s.server.Drain()
+	}
+}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -47,7 +46,7 @@ func (p *program) runApp(ctx context.Context) (err error) {
 	if err := p.ready(listener); err != nil {
 		return errors.Join(err, listener.Close())
 	}
-	return p.serve(ctx, listener, app)
+	return p.serve(ctx, listener, app, func() {})
 }
 
 // runServer serves pages from the cache and hands everything else to the workers.
@@ -72,7 +71,7 @@ func (p *program) runServer(ctx context.Context) (err error) {
 	if err := p.ready(listener); err != nil {
 		return errors.Join(err, listener.Close())
 	}
-	return p.serve(ctx, listener, server)
+	return p.serve(ctx, listener, server, server.Drain)
 }
 
 // runWorker runs the application for the servers.
@@ -136,7 +135,7 @@ func (p *program) runAll(ctx context.Context) (err error) {
 	working, stopWorking := context.WithCancel(context.WithoutCancel(ctx))
 	worked := begin(func() error { return worker.Run(working) })
 	serving, stopServing := context.WithCancel(ctx)
-	served := begin(func() error { return p.serve(serving, listener, server) })
+	served := begin(func() error { return p.serve(serving, listener, server, server.Drain) })
 	defer func() {
 		stopServing()
 		err = errors.Join(err, served.wait(), p.drain(ctx, server.Close))
@@ -287,26 +286,6 @@ func (p *program) openListener() (net.Listener, error) {
 		return nil, fmt.Errorf("listening: %w", err)
 	}
 	return listener, nil
-}
-
-// serve answers requests until ctx is done; then it takes no more, and returns when those in progress are answered.
-func (p *program) serve(ctx context.Context, listener net.Listener, handler http.Handler) error {
-	server := &http.Server{
-		Handler:           handler,
-		ReadHeaderTimeout: headerTimeout,
-		IdleTimeout:       idleTimeout,
-		ErrorLog:          slog.NewLogLogger(p.logger.Handler(), slog.LevelWarn),
-	}
-	served := begin(func() error { return server.Serve(listener) })
-	select {
-	case <-served.done:
-		return fmt.Errorf("serving: %w", served.err)
-	case <-ctx.Done():
-	}
-	if err := p.drain(ctx, server.Shutdown); err != nil {
-		return errors.Join(fmt.Errorf("finishing the requests in progress: %w", err), server.Close())
-	}
-	return nil
 }
 
 // drain calls stop with a context for what is to be done after ctx. It ends when every write has been answered or given

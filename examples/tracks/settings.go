@@ -35,6 +35,7 @@ type settings struct {
 	localCopy   *int64 // nil for the default of Scales
 	warm        bool
 	deadline    time.Duration
+	grace       time.Duration
 	maxBody     int64
 	lease       time.Duration
 	groupLimit  int
@@ -81,6 +82,7 @@ func parseSettings(arguments []string, stderr io.Writer) (settings, error) {
 	flags.Func("local-copy", "`bytes` of memory for a server's copy of the cache; 0 has every read ask Redis (default: that of Scales)", s.setLocalCopy)
 	flags.BoolVar(&s.warm, "warm", false, "have a server read the cache into its copy before it is ready")
 	flags.DurationVar(&s.deadline, "deadline", 15*time.Second, "how long a server waits for the reply to a write")
+	flags.DurationVar(&s.grace, "grace", time.Second, "how long a server that is told to stop lets its clients use their connections once more")
 	flags.Int64Var(&s.maxBody, "max-body", 1<<20, "largest request body in `bytes`")
 	flags.DurationVar(&s.lease, "lease", 5*time.Second, "how long a worker may be silent before others take over its jobs and renders")
 	flags.IntVar(&s.groupLimit, "group-limit", groupLimit, "`number` of pages of an artist that are current when a change of the artist is answered")
@@ -141,6 +143,7 @@ func (s settings) validate() error {
 	check(s.partitions >= 1 && s.partitions <= 1024, "-partitions must be 1 to 1024, not %d", s.partitions)
 	check(s.concurrency >= 1, "-concurrency must be at least 1, not %d", s.concurrency)
 	check(s.deadline > 0, "-deadline must be positive, not %v", s.deadline)
+	check(s.grace >= 0, "-grace must not be negative, not %v", s.grace)
 	check(s.maxBody >= 1, "-max-body must be at least 1, not %d", s.maxBody)
 	check(s.lease > 0, "-lease must be positive, not %v", s.lease)
 	check(s.groupLimit >= 0, "-group-limit must not be negative, not %d", s.groupLimit)

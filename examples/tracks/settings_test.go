@@ -28,6 +28,7 @@ func TestFlagsThatMakeNoSense(t *testing.T) {
 		{"-role app -deadline 0s", "-deadline"},
 		{"-role app -deadline -1s", "-deadline"},
 		{"-role app -max-body -1", "-max-body"},
+		{"-role app -grace -1s", "-grace"},
 		{"-role app -lease -5s", "-lease"},
 		{"-role app -group-limit -1", "-group-limit"},
 		{"-role app -work-delay -1ms", "-work-delay"},
@@ -91,7 +92,7 @@ func TestDefaults(t *testing.T) {
 	}
 	want := settings{
 		role: "all", listen: "127.0.0.1:8080", database: "tracks.db", namespace: "tracks", partitions: 1, codings: "br,zstd,gzip", concurrency: 16,
-		deadline: 15 * time.Second, maxBody: 1 << 20, lease: 5 * time.Second, groupLimit: 3000, origin: "http://localhost", keys: "database",
+		deadline: 15 * time.Second, grace: time.Second, maxBody: 1 << 20, lease: 5 * time.Second, groupLimit: 3000, origin: "http://localhost", keys: "database",
 	}
 	if got != want {
 		t.Errorf("the defaults are %+v, want %+v", got, want)
