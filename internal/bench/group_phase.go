@@ -79,7 +79,7 @@ func (g *groupSite) start(ctx context.Context, redisURL string) (err error) {
 		keys = append(keys, pageKey(i))
 	}
 	o := order{Redis: redisURL, Slots: g.slots, Group: &groupOrder{Limit: g.groupLimit, RenderTime: g.renderTime}}
-	if g.site, err = startSite(ctx, o, keys...); err != nil {
+	if g.site, err = startSite(ctx, o, layout{workers: siteWorkers}, keys...); err != nil {
 		return err
 	}
 	g.pages = newGroupPages(g.rdb, g.order.state(), 0)

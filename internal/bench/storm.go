@@ -95,7 +95,7 @@ func versionOf(ctx context.Context, url string) (string, error) {
 func (s settings) storm(ctx context.Context, redisURL string, alone bool) (result storm, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, stormTimeout, fmt.Errorf("a storm took longer than %v", stormTimeout))
 	defer cancel()
-	site, err := startSite(ctx, order{Redis: redisURL, Slots: s.slots, Alone: alone}, listKey)
+	site, err := startSite(ctx, order{Redis: redisURL, Slots: s.slots, Alone: alone}, layout{workers: siteWorkers}, listKey)
 	if err != nil {
 		return storm{}, err
 	}
