@@ -90,6 +90,7 @@ var benchmarks = map[string]benchmark{
 	"post":      {run: benchPost, window: 2 * time.Second},
 	"queue":     {run: benchQueue, window: 2 * time.Second},
 	"storm":     {run: benchStorm},
+	"workers":   {run: benchWorkers, window: 3 * time.Second},
 }
 
 func run(ctx context.Context, args []string, out io.Writer) error {
@@ -98,7 +99,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	name := flags.String("run", "", "which benchmark to run: "+names)
 	flags.StringVar(&s.redis, "redis", "", "redis:// URL of the Redis to use; by default a redis-server is started")
-	seconds := flags.Float64("seconds", 0, "length of one measurement, by default 2; peers: 3; propagate: 10; group: least length of one, by default 5")
+	seconds := flags.Float64("seconds", 0, "length of one measurement, by default 2; peers, workers: 3; propagate: 10; group: least length of one, by default 5")
 	flags.IntVar(&s.rounds, "rounds", 5, "pairs of measurements, with queue at each number of callers")
 	flags.IntVar(&s.writes, "writes", 2000, "storm: how many writes are sent at once")
 	flags.IntVar(&s.slots, "slots", workerSlots, "storm, group, post: how many handlers, and how many renders, each worker process runs at once")
