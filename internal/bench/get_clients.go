@@ -171,7 +171,7 @@ func (s *sample) exchange(connection net.Conn) error {
 		return err
 	}
 	if n, err := io.ReadFull(connection, s.response); err != nil {
-		return fmt.Errorf("a response of %d bytes, not %d, that begins with %q: %w", n, s.length, s.response[:min(40, n)], err)
+		return fmt.Errorf("a response of %d bytes, not %d, that begins with %q: %w", n, s.length, s.response[:min(400, n)], err)
 	}
 	if !bytes.HasPrefix(s.response, s.begins) {
 		return fmt.Errorf("a response begins with %q", s.response[:min(40, len(s.response))])
