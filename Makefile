@@ -57,6 +57,14 @@ bench: ## The queue against a plain Redis list
 storm: ## 2000 writes to one page at once, with and without shared renders
 	go run ./internal/bench -run storm
 
+.PHONY: post
+post: ## A POST through server, queue and worker against the bare application
+	go run ./internal/bench -run post
+
+.PHONY: workers
+workers: ## 1, 2, 4 and 8 workers with one slot each on handlers that wait for 10 ms
+	go run ./internal/bench -run workers
+
 .PHONY: group
 group: ## 200 writes/s while a group of 10000 entries changes, and while it does not
 	go run ./internal/bench -run group

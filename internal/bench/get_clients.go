@@ -64,12 +64,17 @@ func sortedFields(h http.Header) (lines []string) {
 	return lines
 }
 
-// sampleOf makes one request and looks at the response.
+// sampleOf makes one GET and looks at the response.
 func sampleOf(ctx context.Context, addr, path string, header http.Header) (*sample, error) {
+	return sampleOfRequest(ctx, addr, http.MethodGet, path, header, "")
+}
+
+// sampleOfRequest makes one request and looks at the response. The length of a body is for the header to say.
+func sampleOfRequest(ctx context.Context, addr, method, path string, header http.Header, body string) (*sample, error) {
 	var request bytes.Buffer
-	fmt.Fprintf(&request, "GET %s HTTP/1.1\r\nHost: localhost\r\n", path)
+	fmt.Fprintf(&request, "%s %s HTTP/1.1\r\nHost: localhost\r\n", method, path)
 	_ = header.Write(&request) // a buffer takes everything
-	request.WriteString("\r\n")
+	request.WriteString("\r\n" + body)
 	connection, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
@@ -85,16 +90,16 @@ func sampleOf(ctx context.Context, addr, path string, header http.Header) (*samp
 		return nil, err
 	}
 	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
+	answered, err := io.ReadAll(response.Body)
 	if err != nil {
 		return nil, err
 	}
 	if response.StatusCode >= 400 {
-		return nil, fmt.Errorf("GET %s: status %d", path, response.StatusCode)
+		return nil, fmt.Errorf("%s %s: status %d: %s", method, path, response.StatusCode, answered)
 	}
 	response.Header.Del("Date")
 	return &sample{
-		sent: header, request: request.Bytes(), status: response.StatusCode, header: response.Header, body: body, length: wire.Len(),
+		sent: header, request: request.Bytes(), status: response.StatusCode, header: response.Header, body: answered, length: wire.Len(),
 		begins: fmt.Appendf(nil, "HTTP/1.1 %d ", response.StatusCode), response: make([]byte, wire.Len()),
 	}, nil
 }
@@ -165,8 +170,8 @@ func (s *sample) exchange(connection net.Conn) error {
 	if _, err := connection.Write(s.request); err != nil {
 		return err
 	}
-	if _, err := io.ReadFull(connection, s.response); err != nil {
-		return err
+	if n, err := io.ReadFull(connection, s.response); err != nil {
+		return fmt.Errorf("a response of %d bytes, not %d, that begins with %q: %w", n, s.length, s.response[:min(400, n)], err)
 	}
 	if !bytes.HasPrefix(s.response, s.begins) {
 		return fmt.Errorf("a response begins with %q", s.response[:min(40, len(s.response))])

@@ -28,6 +28,7 @@ const (
 	oursRedis  = "ours, Redis"      // a Server without a local copy
 	bare       = "bare handler"     // a handler that writes the same fields and bytes from its memory
 	bare304    = "bare handler 304" // one that compares If-None-Match with the tag that it has, and writes the same fields
+	bareEcho   = "bare echo"        // an echo, as net/http calls it without us
 	plainGet   = "GET per request"  // a handler that does one GET of go-redis for each request and writes what it gets
 )
 
@@ -107,6 +108,8 @@ func (o readOrder) handler(ctx context.Context) (h http.Handler, end func(), err
 		return bareHandler(o.Header, o.Body), func() {}, nil
 	case bare304:
 		return bare304Handler(o.Header, o.Tag), func() {}, nil
+	case bareEcho:
+		return new(echo), func() {}, nil
 	}
 	rdb, err := clientWith(o.Redis, o.Pool)
 	if err != nil {

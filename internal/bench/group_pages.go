@@ -49,7 +49,7 @@ func newGroupPages(rdb *redis.Client, state string, renderTime time.Duration) *g
 	return &groupPages{rdb: rdb, version: state + "version", posts: state + "posts", renderTime: renderTime}
 }
 
-func (p *groupPages) tally() (writes, renders int64) { return p.counts.tally() }
+func (p *groupPages) tally() tally { return p.counts.tally() }
 
 func (p *groupPages) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	member, page := strings.HasPrefix(r.URL.Path, memberPrefix), strings.HasPrefix(r.URL.Path, pagePrefix)

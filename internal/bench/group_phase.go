@@ -42,28 +42,18 @@ func (p phase) String() string {
 
 // medianPhase returns the median of each value by itself.
 func medianPhase(phases []phase) phase {
-	of := func(value func(phase) float64) float64 {
-		values := make([]float64, len(phases))
-		for i, p := range phases {
-			values[i] = value(p)
-		}
-		return median(values)
-	}
-	duration := func(value func(phase) time.Duration) time.Duration {
-		return time.Duration(of(func(p phase) float64 { return float64(value(p)) }))
-	}
 	return phase{
-		p50:     duration(func(p phase) time.Duration { return p.p50 }),
-		p99:     duration(func(p phase) time.Duration { return p.p99 }),
-		max:     duration(func(p phase) time.Duration { return p.max }),
-		reply:   duration(func(p phase) time.Duration { return p.reply }),
-		current: duration(func(p phase) time.Duration { return p.current }),
-		behind:  duration(func(p phase) time.Duration { return p.behind }),
-		length:  duration(func(p phase) time.Duration { return p.length }),
-		renders: int64(of(func(p phase) float64 { return float64(p.renders) })),
-		here:    duration(func(p phase) time.Duration { return p.here }),
-		workers: duration(func(p phase) time.Duration { return p.workers }),
-		redis:   duration(func(p phase) time.Duration { return p.redis }),
+		p50:     medianBy(phases, func(p phase) time.Duration { return p.p50 }),
+		p99:     medianBy(phases, func(p phase) time.Duration { return p.p99 }),
+		max:     medianBy(phases, func(p phase) time.Duration { return p.max }),
+		reply:   medianBy(phases, func(p phase) time.Duration { return p.reply }),
+		current: medianBy(phases, func(p phase) time.Duration { return p.current }),
+		behind:  medianBy(phases, func(p phase) time.Duration { return p.behind }),
+		length:  medianBy(phases, func(p phase) time.Duration { return p.length }),
+		renders: medianBy(phases, func(p phase) int64 { return p.renders }),
+		here:    medianBy(phases, func(p phase) time.Duration { return p.here }),
+		workers: medianBy(phases, func(p phase) time.Duration { return p.workers }),
+		redis:   medianBy(phases, func(p phase) time.Duration { return p.redis }),
 	}
 }
 
@@ -89,7 +79,7 @@ func (g *groupSite) start(ctx context.Context, redisURL string) (err error) {
 		keys = append(keys, pageKey(i))
 	}
 	o := order{Redis: redisURL, Slots: g.slots, Group: &groupOrder{Limit: g.groupLimit, RenderTime: g.renderTime}}
-	if g.site, err = startSite(ctx, o, keys...); err != nil {
+	if g.site, err = startSite(ctx, o, layout{workers: siteWorkers}, keys...); err != nil {
 		return err
 	}
 	g.pages = newGroupPages(g.rdb, g.order.state(), 0)

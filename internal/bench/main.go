@@ -87,8 +87,10 @@ var benchmarks = map[string]benchmark{
 	"propagate": {run: benchPropagate, window: 10 * time.Second},
 	"memory":    {run: benchMemory, entries: 1_000_000, ownRedis: true},
 	"peers":     {run: benchPeers, window: 3 * time.Second, ownRedis: true},
+	"post":      {run: benchPost, window: 2 * time.Second},
 	"queue":     {run: benchQueue, window: 2 * time.Second},
 	"storm":     {run: benchStorm},
+	"workers":   {run: benchWorkers, window: 3 * time.Second},
 }
 
 func run(ctx context.Context, args []string, out io.Writer) error {
@@ -97,18 +99,18 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	name := flags.String("run", "", "which benchmark to run: "+names)
 	flags.StringVar(&s.redis, "redis", "", "redis:// URL of the Redis to use; by default a redis-server is started")
-	seconds := flags.Float64("seconds", 0, "length of one measurement, by default 2; peers: 3; propagate: 10; group: least length of one, by default 5")
+	seconds := flags.Float64("seconds", 0, "length of one measurement, by default 2; peers, workers: 3; propagate: 10; group: least length of one, by default 5")
 	flags.IntVar(&s.rounds, "rounds", 5, "pairs of measurements, with queue at each number of callers")
 	flags.IntVar(&s.writes, "writes", 2000, "storm: how many writes are sent at once")
-	flags.IntVar(&s.slots, "slots", workerSlots, "storm, group: how many handlers, and how many renders, each of the two worker processes runs at once")
+	flags.IntVar(&s.slots, "slots", workerSlots, "storm, group, post: how many handlers, and how many renders, each worker process runs at once")
 	flags.IntVar(&s.memberCount, "members", 10_000, "group: how many members it has")
 	flags.IntVar(&s.rate, "rate", 200, "group: how many writes are due in a second")
 	flags.IntVar(&s.groupLimit, "grouplimit", 256, "group: how many members are rendered before the change is answered")
 	flags.DurationVar(&s.renderTime, "rendertime", 0, "group: how long a render takes besides the work that it is")
 	flags.IntVar(&s.entries, "entries", 0, "memory, fill: how many entries there are, by default 1,000,000 and 100,000")
 	flags.IntVar(&s.reads, "reads", 10_000, "propagate, peers: how many reads are due in a second")
-	flags.IntVar(&s.heap, "heap", 64, "queue, get: MiB of memory that a process holds besides, so that the collector is not what is measured")
-	flags.StringVar(&s.profile, "profile", "", "file for a CPU profile: of this process, where the label side tells whose a sample is; with get, of the process of our server, one for each page")
+	flags.IntVar(&s.heap, "heap", 64, "queue, get, post: MiB of memory that a process holds besides, so that the collector is not what is measured")
+	flags.StringVar(&s.profile, "profile", "", "file for a CPU profile: of this process, where the label side tells whose a sample is; with get and post, of the process of our server, with get one for each page")
 	if err := flags.Parse(args); err != nil {
 		return fmt.Errorf("%w: %w", errUsage, err)
 	}

@@ -30,6 +30,12 @@ type side interface {
 	close(ctx context.Context) error
 }
 
+// apart is a side that is answered by processes of their own.
+type apart interface {
+	// usage returns the processor time that they have taken.
+	usage() (server, workers time.Duration, err error)
+}
+
 // errNoJob means that a window was too short.
 var errNoJob = errors.New("no job ended within the window: take a longer one with -seconds")
 
@@ -38,6 +44,8 @@ type measurement struct {
 	rate           float64 // jobs per second
 	p50, p99       time.Duration
 	process, redis time.Duration // processor time per job, user and system: of this process, of Redis
+
+	server, workers time.Duration // the same of processes that a side has; else 0
 }
 
 func (m measurement) String() string {
@@ -53,7 +61,7 @@ func microseconds(d time.Duration) float64 { return float64(d) / float64(time.Mi
 func measure(ctx context.Context, rdb redis.UniversalClient, s side, callers int, window time.Duration) (measurement, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	begin := time.Now().Add(max(window/4, 200*time.Millisecond))
+	begin := time.Now().Add(warmUp(window))
 	end := begin.Add(window)
 
 	latencies := make([][]time.Duration, callers)
@@ -66,8 +74,8 @@ func measure(ctx context.Context, rdb redis.UniversalClient, s side, callers int
 			}
 		})
 	}
-	before, err := usageAt(ctx, rdb, begin)
-	after, err2 := usageAt(ctx, rdb, end)
+	before, err := usageOf(ctx, rdb, s, begin)
+	after, err2 := usageOf(ctx, rdb, s, end)
 	if err = errors.Join(err, err2); err != nil {
 		cancel(err)
 	}
@@ -86,8 +94,12 @@ func measure(ctx context.Context, rdb redis.UniversalClient, s side, callers int
 		rate: float64(len(all)) / window.Seconds(),
 		p50:  all[len(all)/2], p99: all[len(all)*99/100],
 		process: (after.process - before.process) / jobs, redis: (after.redis - before.redis) / jobs,
+		server: (after.server - before.server) / jobs, workers: (after.workers - before.workers) / jobs,
 	}, nil
 }
+
+// warmUp is how long requests are sent before a window begins.
+func warmUp(window time.Duration) time.Duration { return max(window/4, 200*time.Millisecond) }
 
 // call sends requests until the end and returns the latencies of those that ended between begin and end.
 func call(ctx context.Context, s side, caller int, begin, end time.Time) ([]time.Duration, error) {
@@ -113,7 +125,19 @@ func call(ctx context.Context, s side, caller int, begin, end time.Time) ([]time
 }
 
 // usage is processor time, user and system.
-type usage struct{ process, redis time.Duration }
+type usage struct {
+	process, redis  time.Duration
+	server, workers time.Duration // of a side that has processes
+}
+
+// usageOf is usageAt with the processes of a side.
+func usageOf(ctx context.Context, rdb redis.UniversalClient, s side, at time.Time) (usage, error) {
+	u, err := usageAt(ctx, rdb, at)
+	if s, ok := s.(apart); ok && err == nil {
+		u.server, u.workers, err = s.usage()
+	}
+	return u, err
+}
 
 func usageAt(ctx context.Context, rdb redis.UniversalClient, at time.Time) (usage, error) {
 	select {

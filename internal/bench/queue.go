@@ -148,6 +148,15 @@ func median(values []float64) float64 {
 	return (sorted[(n-1)/2] + sorted[n/2]) / 2
 }
 
+// medianBy returns the median of one value that each of all has.
+func medianBy[T any, N ~int64 | ~float64](all []T, value func(T) N) N {
+	values := make([]float64, len(all))
+	for i, one := range all {
+		values[i] = float64(value(one))
+	}
+	return N(median(values))
+}
+
 // chooseList returns the setting with which the list does best in what the figure is about. Each is tried twice, in two
 // passes, and counts with its better result.
 func (b *queueBench) chooseList(ctx context.Context, f figure) (setting, error) {

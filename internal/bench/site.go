@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"runtime"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -16,18 +18,32 @@ import (
 	"github.com/itscales/scales/internal/partition"
 )
 
-// siteWorkers is how many worker processes a site has.
+// siteWorkers is how many worker processes the sites of the storm and of the group have.
 const siteWorkers = 2
 
-// A site is what clients hit: a cache, a server of it in this process, reached over HTTP, and worker processes. All
-// options are the library's defaults, but for those that an order names.
+// A layout says what processes a site has.
+type layout struct {
+	workers int
+	server  *serverOrder // the server is in a process of its own; nil for one in this process
+}
+
+// A serverOrder is what a process is told that is the server of a site.
+type serverOrder struct {
+	heap    int    // MiB that it holds besides
+	profile string // where its CPU profile goes; "" for none
+}
+
+// A site is what clients hit: a cache, a server of it, reached over HTTP, and worker processes. All options are the library's
+// defaults, but for those that an order names.
 type site struct {
 	order   order
+	layout  layout
 	url     string // of the server
 	cache   *scales.Cache
 	rdb     *redis.Client
 	running string // the Redis key that holds what is being rendered
 	workers []*workerProcess
+	server  *readerProcess                // nil if it is in this process
 	closers []func(context.Context) error // the last comes first
 }
 
@@ -49,9 +65,9 @@ func clientWith(url string, pool int) (*redis.Client, error) {
 
 // startSite returns when the cache is filled and all workers take jobs. What it has started is killed when ctx ends.
 // The order gets a namespace of its own.
-func startSite(ctx context.Context, o order, keys ...string) (*site, error) {
+func startSite(ctx context.Context, o order, l layout, keys ...string) (*site, error) {
 	o.Namespace = "bench-" + jobqueue.NewID()
-	s := &site{order: o}
+	s := &site{order: o, layout: l}
 	if err := s.start(ctx, o, keys); err != nil {
 		return nil, errors.Join(err, s.close(context.WithoutCancel(ctx)))
 	}
@@ -80,21 +96,40 @@ func (s *site) start(ctx context.Context, o order, keys []string) (err error) {
 	if _, err = filler.Fill(ctx, scales.Keys(keys...)); err != nil {
 		return err
 	}
-	for range siteWorkers {
+	s.closeLater(func(context.Context) error { return s.closeWorkers() })
+	for range s.layout.workers {
 		worker, err := startWorker(ctx, o)
 		if err != nil {
 			return err
 		}
 		s.workers = append(s.workers, worker)
-		s.closeLater(func(context.Context) error { return worker.close() })
 	}
-	if err := s.serve(); err != nil {
+	if s.layout.server == nil {
+		err = s.serve()
+	} else {
+		err = s.startServer(ctx)
+	}
+	if err != nil {
 		return err
 	}
-	return s.await(ctx, func(stats scales.QueueStats, _ int64) bool { return stats.Workers == siteWorkers })
+	return s.await(ctx, func(stats scales.QueueStats, _ int64) bool { return stats.Workers == s.layout.workers })
 }
 
 func (s *site) closeLater(f func(context.Context) error) { s.closers = append(s.closers, f) }
+
+// startServer has a process of its own answer HTTP, with all processors.
+func (s *site) startServer(ctx context.Context) (err error) {
+	s.server, err = startReader(ctx, readOrder{
+		Kind: oursCopied, Redis: s.order.Redis, Namespace: s.order.Namespace, Procs: runtime.NumCPU(),
+		Heap: s.layout.server.heap, Profile: s.layout.server.profile,
+	})
+	if err != nil {
+		return err
+	}
+	s.url = "http://" + s.server.addr
+	s.closeLater(func(context.Context) error { return s.server.close() })
+	return nil
+}
 
 // serve begins to answer HTTP.
 func (s *site) serve() error {
@@ -165,12 +200,29 @@ func (s *site) settle(ctx context.Context) (c census, err error) {
 		return c, err
 	}
 	c.others, err = usageAt(ctx, s.rdb, time.Now())
+	t, tallyErr := s.tally()
+	c.tally = t
+	return c, errors.Join(err, tallyErr)
+}
+
+// tally returns what the workers have done so far, together.
+func (s *site) tally() (sum tally, err error) {
 	for _, worker := range s.workers {
 		t, tallyErr := worker.tally()
-		err = errors.Join(err, tallyErr)
-		c.Writes, c.Renders, c.CPU = c.Writes+t.Writes, c.Renders+t.Renders, c.CPU+t.CPU
+		sum, err = sum.plus(t), errors.Join(err, tallyErr)
 	}
-	return c, err
+	return sum, err
+}
+
+// closeWorkers ends all workers at the same time, as each drains for as long as a fetch takes.
+func (s *site) closeWorkers() error {
+	var group sync.WaitGroup
+	problems := make([]error, len(s.workers))
+	for i, worker := range s.workers {
+		group.Go(func() { problems[i] = worker.close() })
+	}
+	group.Wait()
+	return errors.Join(problems...)
 }
 
 // close ends everything that the site has started and removes its keys.

@@ -95,7 +95,7 @@ func versionOf(ctx context.Context, url string) (string, error) {
 func (s settings) storm(ctx context.Context, redisURL string, alone bool) (result storm, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, stormTimeout, fmt.Errorf("a storm took longer than %v", stormTimeout))
 	defer cancel()
-	site, err := startSite(ctx, order{Redis: redisURL, Slots: s.slots, Alone: alone}, listKey)
+	site, err := startSite(ctx, order{Redis: redisURL, Slots: s.slots, Alone: alone}, layout{workers: siteWorkers}, listKey)
 	if err != nil {
 		return storm{}, err
 	}
@@ -139,23 +139,13 @@ func (s settings) storm(ctx context.Context, redisURL string, alone bool) (resul
 
 // medianOf returns the median of each value by itself.
 func medianOf(storms []storm) storm {
-	of := func(value func(storm) float64) float64 {
-		values := make([]float64, len(storms))
-		for i, s := range storms {
-			values[i] = value(s)
-		}
-		return median(values)
-	}
-	duration := func(value func(storm) time.Duration) time.Duration {
-		return time.Duration(of(func(s storm) float64 { return float64(value(s)) }))
-	}
 	return storm{
-		wall:    duration(func(s storm) time.Duration { return s.wall }),
-		p50:     duration(func(s storm) time.Duration { return s.p50 }),
-		p99:     duration(func(s storm) time.Duration { return s.p99 }),
-		renders: int64(of(func(s storm) float64 { return float64(s.renders) })),
-		here:    duration(func(s storm) time.Duration { return s.here }),
-		workers: duration(func(s storm) time.Duration { return s.workers }),
-		redis:   duration(func(s storm) time.Duration { return s.redis }),
+		wall:    medianBy(storms, func(s storm) time.Duration { return s.wall }),
+		p50:     medianBy(storms, func(s storm) time.Duration { return s.p50 }),
+		p99:     medianBy(storms, func(s storm) time.Duration { return s.p99 }),
+		renders: medianBy(storms, func(s storm) int64 { return s.renders }),
+		here:    medianBy(storms, func(s storm) time.Duration { return s.here }),
+		workers: medianBy(storms, func(s storm) time.Duration { return s.workers }),
+		redis:   medianBy(storms, func(s storm) time.Duration { return s.redis }),
 	}
 }

@@ -27,7 +27,7 @@ func newListPage(rdb *redis.Client, state string) *listPage {
 	return &listPage{rdb: rdb, items: state + "items"}
 }
 
-func (p *listPage) tally() (writes, renders int64) { return p.counts.tally() }
+func (p *listPage) tally() tally { return p.counts.tally() }
 
 func (p *listPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {

@@ -41,7 +41,7 @@ func TestAStormWithFewWritesRuns(t *testing.T) {
 func TestWhatTheCallerDidWrongIsToldFromWhatFailed(t *testing.T) {
 	for _, args := range []string{"", "-run nothing", "-run storm -writes 0", "-run storm -rounds 0", "-run storm more", "-run storm -redis nowhere",
 		"-run group -members 0", "-run group -rate 0", "-run group -seconds 0.01", "-run group -grouplimit -1", "-run group -rendertime 2s",
-		"-run memory -redis redis://127.0.0.1:1", "-run fill -entries -1", "-run get -seconds 0.01",
+		"-run memory -redis redis://127.0.0.1:1", "-run fill -entries -1", "-run get -seconds 0.01", "-run post -slots 0", "-run workers -seconds 0.01",
 	} {
 		if err := run(t.Context(), strings.Fields(args), new(bytes.Buffer)); !errors.Is(err, errUsage) {
 			t.Errorf("%q: %v, want %v", args, err, errUsage)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -24,14 +25,16 @@ const workerSlots = 16
 type application interface {
 	http.Handler
 
-	// tally returns how many writes and how many renders this one has been called for.
-	tally() (writes, renders int64)
+	// tally returns what this one has been called for, without the processor time.
+	tally() tally
 }
 
 // counts are the calls of an application.
 type counts struct{ writes, renders atomic.Int64 }
 
-func (c *counts) tally() (writes, renders int64) { return c.writes.Load(), c.renders.Load() }
+func (c *counts) tally() tally {
+	return tally{Writes: c.writes.Load(), Renders: c.renders.Load()}
+}
 
 // workerArgument is the only argument of a worker process. The rest it learns from its standard input.
 const workerArgument = "worker"
@@ -43,7 +46,9 @@ type order struct {
 	Namespace string
 	Slots     int         // how many handlers, and how many renders, run at once
 	Alone     bool        // every need is rendered by itself
-	Group     *groupOrder // the application is that of the group; nil for that of the storm
+	Heap      int         // MiB that the process holds besides, so that the collector runs as often as in others
+	Group     *groupOrder // the application is that of the group
+	Echo      *echoOrder  // the application is an echo; if both are nil, it is that of the storm
 }
 
 // state returns what the names of everything begin with that the application has in Redis.
@@ -51,16 +56,26 @@ func (o order) state() string { return o.Namespace + ":" }
 
 // application returns the one that the order is about, and the options that its worker has besides.
 func (o order) application(rdb *redis.Client) (application, []scales.WorkerOption) {
-	if o.Group == nil {
+	switch {
+	case o.Group != nil:
+		return newGroupPages(rdb, o.state(), o.Group.RenderTime), []scales.WorkerOption{scales.GroupLimit(o.Group.Limit)}
+	case o.Echo != nil:
+		return &echo{wait: o.Echo.Wait}, nil
+	default:
 		return newListPage(rdb, o.state()), nil
 	}
-	return newGroupPages(rdb, o.state(), o.Group.RenderTime), []scales.WorkerOption{scales.GroupLimit(o.Group.Limit)}
 }
 
-// A tally is how often a worker process has called the application, and what processor time it has taken.
+// A tally is how often a worker process has called the application, and what time that and the process have taken.
 type tally struct {
 	Writes, Renders int64
-	CPU             time.Duration
+	Busy            time.Duration // in the handler of writes, of an application that says so
+	CPU             time.Duration // of the process
+}
+
+// plus returns the sum of two tallies.
+func (t tally) plus(other tally) tally {
+	return tally{t.Writes + other.Writes, t.Renders + other.Renders, t.Busy + other.Busy, t.CPU + other.CPU}
 }
 
 // closeTimeout is how long a worker process may take to end when its worker has drained.
@@ -73,6 +88,8 @@ func runWorker(ctx context.Context, in io.Reader, out io.Writer) (err error) {
 	if err := input.Decode(&o); err != nil {
 		return fmt.Errorf("the order of a worker process: %w", err)
 	}
+	ballast := make([]byte, o.Heap<<20)
+	defer runtime.KeepAlive(ballast)
 	rdb, err := clientOf(o.Redis)
 	if err != nil {
 		return err
@@ -116,8 +133,9 @@ func reportTallies(input *json.Decoder, output *json.Encoder, app application) e
 		if err != nil {
 			return err
 		}
-		writes, renders := app.tally()
-		if err := output.Encode(tally{writes, renders, cpu}); err != nil {
+		t := app.tally()
+		t.CPU = cpu
+		if err := output.Encode(t); err != nil {
 			return err
 		}
 	}
