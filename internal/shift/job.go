@@ -49,11 +49,10 @@ func (s *shift) serve(d *jobqueue.Delivery, reserved bool) {
 	if !s.Guards.NoLook && !s.stillOurs(d) {
 		return
 	}
-	result, owed := s.execute(d, request, target)
+	result, owed := s.execute(d, request, target, release)
 	if s.ended.Err() != nil {
 		return // the handler was told to end: what it has answered then is not the answer
 	}
-	release() // a job that waits for renders holds no slot
 	reply := s.replyTo(d, result)
 	if d.Unattended() {
 		if failure := failureOf(result); failure != "" {
@@ -173,8 +172,9 @@ func (s *shift) mayRepeat(request *message.Request) bool {
 	return s.RepeatKeyed && key != "" && err == nil
 }
 
-// execute calls the application and returns how it has answered, and what is owed before the reply is released.
-func (s *shift) execute(d *jobqueue.Delivery, request *message.Request, target *url.URL) (invoke.Result, step.Owed) {
+// execute calls the application and returns how it has answered, and what is owed before the reply is released. The slot goes back
+// when the handler has returned: a job that waits for Redis, or for renders, holds none.
+func (s *shift) execute(d *jobqueue.Delivery, request *message.Request, target *url.URL, release func()) (invoke.Result, step.Owed) {
 	ctx, cancel := context.WithTimeout(s.ended, s.JobTimeout)
 	defer cancel()
 	ctx, buffer := s.Writer(ctx, d.ID)
@@ -191,6 +191,7 @@ func (s *shift) execute(d *jobqueue.Delivery, request *message.Request, target *
 	} else {
 		exchange.Result = invoke.Serve(s.App, r, s.MaxReply)
 	}
+	release()
 	d.FreesScope = exchange.Result.Panic != nil
 	return exchange.Result, s.Rules.Owe(exchange, s.Exists)
 }
