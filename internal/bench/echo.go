@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -11,13 +12,15 @@ import (
 
 // An echoOrder is what an order says where the application is an echo.
 type echoOrder struct {
-	Wait time.Duration // before a POST is answered
+	Wait  time.Duration // before a POST is answered
+	Count bool          // how often each body was posted is counted in Redis
 }
 
 // An echo is an application without state: a POST is answered with 201 and its own body. A GET is a page that no GET before
 // has shown, so every render changes what is stored.
 type echo struct {
-	wait   time.Duration // stands for I/O
+	wait   time.Duration                                // stands for I/O
+	count  func(ctx context.Context, body string) error // nil if bodies are not counted
 	counts counts
 	busy   atomic.Int64 // nanoseconds in the handler of POSTs
 }
@@ -41,6 +44,12 @@ func (e *echo) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
+	}
+	if e.count != nil {
+		if err := e.count(r.Context(), string(body)); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
 	}
 	if e.wait > 0 {
 		time.Sleep(e.wait)

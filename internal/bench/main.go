@@ -85,6 +85,7 @@ var benchmarks = map[string]benchmark{
 	"getredis":  {run: benchGetRedis, window: 2 * time.Second},
 	"group":     {run: benchGroup, window: 5 * time.Second},
 	"propagate": {run: benchPropagate, window: 10 * time.Second},
+	"overload":  {run: benchOverload, window: time.Minute},
 	"memory":    {run: benchMemory, entries: 1_000_000, ownRedis: true},
 	"peers":     {run: benchPeers, window: 3 * time.Second, ownRedis: true},
 	"post":      {run: benchPost, window: 2 * time.Second},
@@ -99,7 +100,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	name := flags.String("run", "", "which benchmark to run: "+names)
 	flags.StringVar(&s.redis, "redis", "", "redis:// URL of the Redis to use; by default a redis-server is started")
-	seconds := flags.Float64("seconds", 0, "length of one measurement, by default 2; peers, workers: 3; propagate: 10; group: least length of one, by default 5")
+	seconds := flags.Float64("seconds", 0, "length of one measurement, by default 2; peers, workers: 3; propagate: 10; overload: 60; group: least length of one, by default 5")
 	flags.IntVar(&s.rounds, "rounds", 5, "pairs of measurements, with queue at each number of callers")
 	flags.IntVar(&s.writes, "writes", 2000, "storm: how many writes are sent at once")
 	flags.IntVar(&s.slots, "slots", workerSlots, "storm, group, post: how many handlers, and how many renders, each worker process runs at once")

@@ -24,7 +24,8 @@ const siteWorkers = 2
 // A layout says what processes a site has.
 type layout struct {
 	workers int
-	server  *serverOrder // the server is in a process of its own; nil for one in this process
+	server  *serverOrder          // the server is in a process of its own; nil for one in this process
+	options []scales.ServerOption // of one in this process
 }
 
 // A serverOrder is what a process is told that is the server of a site.
@@ -133,7 +134,7 @@ func (s *site) startServer(ctx context.Context) (err error) {
 
 // serve begins to answer HTTP.
 func (s *site) serve() error {
-	server, err := scales.NewServer(s.cache)
+	server, err := scales.NewServer(s.cache, s.layout.options...)
 	if err != nil {
 		return err
 	}

@@ -54,13 +54,20 @@ type order struct {
 // state returns what the names of everything begin with that the application has in Redis.
 func (o order) state() string { return o.Namespace + ":" }
 
+// executions is the hash that counts how often each body was posted.
+func (o order) executions() string { return o.state() + "executions" }
+
 // application returns the one that the order is about, and the options that its worker has besides.
 func (o order) application(rdb *redis.Client) (application, []scales.WorkerOption) {
 	switch {
 	case o.Group != nil:
 		return newGroupPages(rdb, o.state(), o.Group.RenderTime), []scales.WorkerOption{scales.GroupLimit(o.Group.Limit)}
 	case o.Echo != nil:
-		return &echo{wait: o.Echo.Wait}, nil
+		app := &echo{wait: o.Echo.Wait}
+		if o.Echo.Count {
+			app.count = func(ctx context.Context, body string) error { return rdb.HIncrBy(ctx, o.executions(), body, 1).Err() }
+		}
+		return app, nil
 	default:
 		return newListPage(rdb, o.state()), nil
 	}

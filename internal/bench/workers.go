@@ -111,7 +111,7 @@ func workersFigures(runs [][]workersRun) (lines []string) {
 func (s settings) workers(ctx context.Context, redisURL string, workers int) (run workersRun, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, workersTimeout, fmt.Errorf("it took longer than %v", workersTimeout))
 	defer cancel()
-	site, err := startSite(ctx, order{Redis: redisURL, Slots: 1, Echo: &echoOrder{workersWait}}, layout{workers: workers})
+	site, err := startSite(ctx, order{Redis: redisURL, Slots: 1, Echo: &echoOrder{Wait: workersWait}}, layout{workers: workers})
 	if err != nil {
 		return run, err
 	}
