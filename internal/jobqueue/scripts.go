@@ -18,6 +18,9 @@ type Guards struct {
 	// NoIdempotentEnqueue lets a job that is sent twice be enqueued twice.
 	NoIdempotentEnqueue bool
 
+	// NoDecided has a job that was decided look as if it was not, so that who takes it over begins it again.
+	NoDecided bool
+
 	// NoScopes enqueues a job although another one of its scope is known.
 	NoScopes bool
 
@@ -35,6 +38,7 @@ type scripts struct {
 func compile(g Guards) scripts {
 	guards := "local CHECK_TOKEN = " + strconv.FormatBool(!g.NoLeaseToken) +
 		"\nlocal CHECK_SEEN = " + strconv.FormatBool(!g.NoIdempotentEnqueue) +
+		"\nlocal CHECK_DECIDED = " + strconv.FormatBool(!g.NoDecided) +
 		"\nlocal CHECK_SCOPES = " + strconv.FormatBool(!g.NoScopes) +
 		"\nlocal CHECK_OTHERS = " + strconv.FormatBool(!g.NoOthers) + "\n"
 	script := func(parts ...string) *redis.Script {
@@ -312,7 +316,7 @@ for a = 2, #ARGV do
     if entry then
       local of, deadline = fields_of(entry), ''
       if of.keep and of.id then deadline = string.match(redis.call('HGET', KEYS[4], of.id) or '', '^%S+ %S+ (%d+)') or '' end
-      job = {owner[4], entry[2], redis.call('HEXISTS', KEYS[2], id), redis.call('HGET', KEYS[3], id), deadline}
+      job = {owner[4], entry[2], CHECK_DECIDED and redis.call('HEXISTS', KEYS[2], id) or 0, redis.call('HGET', KEYS[3], id), deadline}
     else
       redis.call('XACK', KEYS[1], group, id)
       redis.call('HDEL', KEYS[2], id)
