@@ -17,10 +17,13 @@ func (h *history) compare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, message := range in.jobs {
-		if j := h.model.jobs[fmt.Sprint(message.Values["id"])]; j != nil && j.at == "" {
+	for i, message := range in.jobs[:min(len(in.jobs), len(h.model.queue))] {
+		if j := h.model.queue[i]; j.at == "" && message.Values["id"] == j.id {
 			j.at = message.ID
 		}
+	}
+	for i, message := range in.dead[:min(len(in.dead), len(h.model.dead))] {
+		h.model.dead[i].at = message.ID
 	}
 	found, want := in.lines(h.names), h.model.lines(h.names)
 	if slices.Equal(found, want) {
@@ -66,10 +69,10 @@ func (m *model) lines(names map[string]string) (lines []string) {
 		rest = append(rest, "worker "+names[id])
 	}
 	for _, l := range m.dead {
-		rest = append(rest, "dead: "+l.job.name+" "+l.reason)
+		rest = append(rest, fmt.Sprintf("dead: %s %s, drifted %t", l.job.name, l.reason, l.drifted))
 	}
 	slices.Sort(rest)
-	return append(append(lines, rest...), fmt.Sprintf("dead letters %d, drifts %d, bytes %d", len(m.dead), m.drifts, m.bytes()))
+	return append(append(lines, rest...), fmt.Sprintf("dead letters %d, drifts %d, bytes %d", m.died, m.drifts, m.bytes()))
 }
 
 func lineOfJob(name, owner string, deliveries int64, held, owed string) string {
@@ -143,7 +146,7 @@ func (f found) lines(names map[string]string) (lines []string) {
 		rest = append(rest, "worker "+names[id])
 	}
 	for _, letter := range f.dead {
-		rest = append(rest, fmt.Sprintf("dead: %s %s", names[fmt.Sprint(letter.Values["id"])], letter.Values["reason"]))
+		rest = append(rest, fmt.Sprintf("dead: %s %s, drifted %t", names[fmt.Sprint(letter.Values["id"])], letter.Values["reason"], letter.Values["drift"] == "1"))
 	}
 	slices.Sort(rest)
 	count := func(name string) string { return cmp.Or(f.statistics[name], "0") }

@@ -14,6 +14,17 @@ func (c *Consumer) BeatAt(ctx context.Context, now time.Time) (bool, error) {
 	return c.Doubt(), err
 }
 
+// LoadScripts has Redis know the scripts.
+func LoadScripts(ctx context.Context, client *redis.Client, guards Guards) error {
+	s := compile(guards)
+	for _, script := range []*redis.Script{s.enqueue, s.recall, s.withdraw, s.status, s.beat, s.takeOver, s.load, s.settle, s.leave, replay, track} {
+		if err := script.Load(ctx, client).Err(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // A Settlement is one step of a job. Kind is one of those of settleScript.
 type Settlement struct {
 	Kind, First, Second string

@@ -66,7 +66,6 @@ func (h *history) newJob(s *server) *job {
 		repeatable: h.oneIn(2), tracked: h.oneIn(2), payload: "-",
 	}
 	h.names[j.id] = j.name
-	h.model.jobs[j.id] = j
 	method := "POST"
 	if j.repeatable {
 		method = "PUT"

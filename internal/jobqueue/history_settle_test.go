@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/itscales/scales/internal/jobqueue"
 )
@@ -90,6 +91,31 @@ func (h *history) advance(w *worker, in *hand, was settled) {
 		}
 		w.drop(in)
 	}
+}
+
+// replay makes a job of a dead letter.
+func (h *history) replay(ctx context.Context) (bool, error) {
+	l := pick(h, h.model.dead)
+	if l == nil {
+		return false, nil
+	}
+	f, name := h.fate(), l.job.name+" is replayed"
+	h.note("%s%s", name, f)
+	h.counts.replays++
+	h.link.disturb(l.at, f)
+	err := jobqueue.Replay(ctx, h.client, h.config.Prefix, l.at, time.Hour, h.config.MaxQueue)
+	h.keep(name, h.link.leave(), func(drained bool) bool { return !drained }, func([]any, any) { _ = h.model.replay(l) })
+	var want error
+	if f.executed() {
+		want = h.model.replay(l)
+	}
+	if !f.answered() {
+		want = errBroken
+	}
+	if !errors.Is(err, want) {
+		return true, violated("%s: %v, not %v", name, err, want)
+	}
+	return true, nil
 }
 
 // age has tracked jobs live their time, as if it had passed.

@@ -43,7 +43,7 @@ func (v *verdict) holds() bool { return v.violated == "" && v.err == nil }
 
 // counts say how much histories have tried.
 type counts struct {
-	steps, jobs, joins, executions, repetitions, takeovers, decidedTaken, refusals, withdrawals, letters, doubled, copies int
+	steps, jobs, joins, executions, repetitions, takeovers, decidedTaken, refusals, withdrawals, letters, replays, doubled, copies int
 }
 
 func (c *counts) add(more counts) {
@@ -57,14 +57,15 @@ func (c *counts) add(more counts) {
 	c.refusals += more.refusals
 	c.withdrawals += more.withdrawals
 	c.letters += more.letters
+	c.replays += more.replays
 	c.doubled += more.doubled
 	c.copies += more.copies
 }
 
 func (c counts) String() string {
 	return fmt.Sprintf("%d steps; %d jobs, joined by %d, run %d times and %d of these again; %d taken over, %d of them decided; "+
-		"%d steps of others refused; %d withdrawn, %d dead letters; %d calls disturbed, %d executed once more later",
-		c.steps, c.jobs, c.joins, c.executions, c.repetitions, c.takeovers, c.decidedTaken, c.refusals, c.withdrawals, c.letters,
+		"%d steps of others refused; %d withdrawn, %d dead letters, %d replayed; %d calls disturbed, %d executed once more later",
+		c.steps, c.jobs, c.joins, c.executions, c.repetitions, c.takeovers, c.decidedTaken, c.refusals, c.withdrawals, c.letters, c.replays,
 		c.doubled, c.copies)
 }
 
@@ -109,7 +110,7 @@ func play(client *redis.Client, l *link, namespace string, seed uint64, guards j
 	prefix := fmt.Sprintf("{%s-%d:0}:", namespace, seed)
 	guards.NoRecall = true // what is told later is a step of its own, or is not told
 	h := &history{
-		seed: seed, random: rand.New(rand.NewPCG(seed, 0)), client: client, link: l, names: make(map[string]string),
+		seed: seed, random: rand.New(rand.NewPCG(seed, 0)), client: client, link: l, names: map[string]string{jobqueue.Nobody: "nobody"},
 		now: time.Unix(0, 0), far: time.Now().Add(time.Hour).UnixMicro(),
 	}
 	h.config = jobqueue.Config{
@@ -119,7 +120,10 @@ func play(client *redis.Client, l *link, namespace string, seed uint64, guards j
 	}
 	h.model = newModel(h.config.MaxQueue, h.config.MaxKept)
 	h.rough = []int{0, 3, 6, 12}[h.n(4)]
-	err := h.run(ctx)
+	err := jobqueue.LoadScripts(ctx, client, guards) // else a call that is delayed would not be one of theirs
+	if err == nil {
+		err = h.run(ctx)
+	}
 	v := verdict{seed: seed, notes: h.notes, counts: h.counts}
 	var broken violation
 	if errors.As(err, &broken) {
@@ -156,7 +160,7 @@ func (h *history) step(ctx context.Context) error {
 		weight int
 		take   func(context.Context) (bool, error)
 	}{
-		{10, h.enqueue}, {6, h.withdraw}, {8, h.readReplies}, {2, h.ask}, {1, h.replaceServer}, {2, h.age},
+		{10, h.enqueue}, {6, h.withdraw}, {8, h.readReplies}, {2, h.ask}, {1, h.replaceServer}, {2, h.age}, {6, h.replay},
 		{16, h.fetch}, {6, h.pass}, {3, h.stall}, {2, h.replaceWorker}, {10, h.list}, {10, h.load}, {30, h.begin}, {30, h.settle},
 		{4, h.executeCopy},
 	}

@@ -209,6 +209,9 @@ func (h *history) checkDelivery(d *jobqueue.Delivery, j *job, deadline int64) er
 		h.names[d.Consumer], d.Request, d.Deliveries, d.Keep > 0, d.Owed)
 	want := fmt.Sprintf("%s of %s by %s, %q, for the %d. time, kept %t, and owing %q", j.name, h.names[j.server],
 		h.names[j.owner], j.request, j.deliveries, j.tracked, j.owed)
+	if j.replayed { // Redis has set it
+		deadline = max(d.Deadline, longAgo)
+	}
 	if got != want || d.Deadline != deadline || d.Broken != nil {
 		return violated("delivered is %s until %d (%v), not %s until %d", got, d.Deadline, d.Broken, want, deadline)
 	}
@@ -290,7 +293,7 @@ func (h *history) beginHand(ctx context.Context, w *worker, in *hand) error {
 	switch {
 	case d.Decided:
 		in.settle("release", "0:"+d.StreamID, "")
-	case !d.First() && (late || d.Deliveries > 5 || !strings.HasPrefix(d.Request, "PUT ")):
+	case !d.First() && (late || d.Unattended() || d.Deliveries > 5 || !strings.HasPrefix(d.Request, "PUT ")):
 		in.settle("lose", "\n"+name+" is lost", "its worker died")
 	case late && !in.extended:
 		d.FreesScope = true
@@ -345,9 +348,12 @@ func (h *history) execute(ctx context.Context, w *worker, in *hand) error {
 	h.counts.executions++
 	d.FreesScope = h.oneIn(6) // the application panics
 	reply := fmt.Sprintf("%s run by %s, the %d. time", j.name, w.name, j.executions)
-	if h.oneIn(2) {
+	switch {
+	case d.Unattended() && h.oneIn(3):
+		in.settle("bury", "\n"+reply, "it was replayed, and failed")
+	case h.oneIn(2):
 		in.settle("finish", "\n"+reply, "")
-	} else {
+	default:
 		in.settle("decide", reply, "owed by "+reply)
 	}
 	h.note("%s runs %s and is to %s", w.name, j.name, in.next.Kind)

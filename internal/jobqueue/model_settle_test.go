@@ -47,16 +47,24 @@ func (m *model) move(s settlement) {
 		m.answer(j, s.First)
 		m.remove(j, answered)
 		return
-	case "lose":
+	}
+	drifted := j.drifted || s.Kind == "lose"
+	if drifted && !j.drifted {
 		m.drifts++
 	}
-	m.dead = append(m.dead, letter{j, s.Second})
+	if !j.replayed {
+		m.died++
+	}
+	m.dead = append(m.dead, &letter{job: j, reason: s.Second, drifted: drifted})
 	m.answer(j, s.First)
 	m.remove(j, buried)
 }
 
 // answer sends the reply to all who wait, and keeps it if somebody may ask for it.
 func (m *model) answer(j *job, record string) {
+	if j.server == jobqueue.Nobody {
+		return
+	}
 	if !j.tracked {
 		m.send(waiter{j.server, j.id}, record)
 		return

@@ -24,6 +24,7 @@ type job struct {
 	server            string // that its record names
 	deadline          int64
 	repeatable        bool
+	replayed, drifted bool // it was a dead letter, which may have been carried out
 	tracked           bool
 	scope, payload    string // scope is "" for none
 
@@ -88,11 +89,11 @@ type settlement struct {
 type model struct {
 	limit      int // of the queue
 	tracking   jobqueue.Limit
-	jobs       map[string]*job // by id
-	queue      []*job          // in the order in which Redis took them
-	known      []*job          // that are tracked
-	dead       []letter
-	drifts     int
+	queue      []*job // in the order in which Redis took them
+	known      []*job // that are tracked
+	dead       []*letter
+	died       int                          // jobs that were not replayed
+	drifts     int                          // those that may have been carried out
 	workers    map[string]int               // beats of those that are known, by id; no worker has as many twice
 	withdrawn  map[string]bool              // ids of callers
 	unread     map[string]map[string]string // records of replies by server and who waits
@@ -102,13 +103,15 @@ type model struct {
 
 // A letter is a dead letter.
 type letter struct {
-	job    *job
-	reason string
+	job     *job
+	reason  string
+	drifted bool
+	at      string // in the stream of dead letters; "" until somebody has seen it there
 }
 
 func newModel(limit int, tracking jobqueue.Limit) *model {
 	return &model{
-		limit: limit, tracking: tracking, jobs: make(map[string]*job), workers: make(map[string]int),
+		limit: limit, tracking: tracking, workers: make(map[string]int),
 		withdrawn: make(map[string]bool), unread: make(map[string]map[string]string),
 	}
 }
@@ -204,6 +207,22 @@ func (m *model) waiting() (jobs []*job) {
 		}
 	}
 	return jobs
+}
+
+// replay makes a job of a dead letter again, for whose reply nobody waits.
+func (m *model) replay(l *letter) error {
+	switch {
+	case !slices.Contains(m.dead, l):
+		return nil // it was replayed
+	case len(m.queue) >= m.limit:
+		return jobqueue.ErrFull
+	}
+	m.dead = slices.DeleteFunc(m.dead, func(one *letter) bool { return one == l })
+	m.queue = append(m.queue, &job{
+		id: l.job.id, name: l.job.name, request: l.job.request, server: jobqueue.Nobody, repeatable: l.job.repeatable,
+		replayed: true, drifted: l.drifted, place: queued,
+	})
+	return nil
 }
 
 // fetch gives the first jobs that wait to a consumer.
