@@ -98,7 +98,7 @@ func (m *model) leave(j *job, w waiter) bool {
 // withdraw is a caller who waits no longer. With a token the job goes on without him.
 func (m *model) withdraw(w waiter, j *job, token string) string {
 	switch {
-	case m.withdrawn[w.id]:
+	case m.withdrawn[w.id] || m.withdrawn[j.id]:
 		return "withdrawn"
 	case token != "":
 		return m.accept(w, j, token)
@@ -114,7 +114,7 @@ func (m *model) withdraw(w waiter, j *job, token string) string {
 	if j.tracked {
 		m.forget(j)
 	}
-	m.withdrawn[w.id] = true
+	m.withdrawn[w.id], m.withdrawn[j.id] = true, true
 	return "withdrawn"
 }
 

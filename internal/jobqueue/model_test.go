@@ -95,7 +95,7 @@ type model struct {
 	died       int                          // jobs that were not replayed
 	drifts     int                          // those that may have been carried out
 	workers    map[string]int               // beats of those that are known, by id; no worker has as many twice
-	withdrawn  map[string]bool              // ids of callers
+	withdrawn  map[string]bool              // ids of jobs, and of who was the last to leave them
 	unread     map[string]map[string]string // records of replies by server and who waits
 	beats      int
 	duplicates []string // ids of who was answered twice

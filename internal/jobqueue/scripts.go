@@ -175,7 +175,7 @@ return {time, redis.call('HGET', KEYS[2], 'incarnation') or '', redis.call('HGET
 
 // withdrawScript deletes jobs that were never delivered, and for which nobody else waits.
 //
-//	KEYS[1] jobs   KEYS[2] withdrawn (sorted set: id of the caller by time in µs)   KEYS[3…8] see tracking
+//	KEYS[1] jobs   KEYS[2] withdrawn (sorted set: ids of the job and of the caller by time in µs)   KEYS[3…8] see tracking
 //	ARGV[1] the server
 //	ARGV[2…] for each caller: its id, the stream id of the job it waits for, where that is tracked the id of the job, else '',
 //	and '' or, if the job is to go on, a token that the caller is told
@@ -205,7 +205,7 @@ local function accept(id, at, job, token)
 end
 for a = 2, #ARGV, 4 do
   local id, at, job, token = ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3]
-  if redis.call('ZSCORE', KEYS[2], id) then
+  if redis.call('ZSCORE', KEYS[2], id) or job ~= '' and redis.call('ZSCORE', KEYS[2], job) then
     reply[#reply + 1] = 'withdrawn'
   elseif token ~= '' then
     reply[#reply + 1] = accept(id, at, job, token)
@@ -219,7 +219,10 @@ for a = 2, #ARGV, 4 do
   else
     redis.call('XDEL', KEYS[1], at)
     redis.call('ZADD', KEYS[2], time, id)
-    if job ~= '' then forget(job) end
+    if job ~= '' then
+      redis.call('ZADD', KEYS[2], time, job) -- for a call that is sent again of who has left before
+      forget(job)
+    end
     reply[#reply + 1] = 'withdrawn'
   end
 end
