@@ -16,7 +16,7 @@ import (
 )
 
 var (
-	histories = flag.Int("queue-histories", 0, "number of histories of the property test of the queue; 0: 300, with the race detector 100, with -short 40")
+	histories = flag.Int("queue-histories", 0, "number of histories of the property test of the queue; 0: 300, with the race detector 60, with -short 40")
 	seed      = flag.Uint64("queue-seed", 0, "seed of the first history, the next one has the next number; 0: a random one")
 )
 
@@ -86,11 +86,11 @@ func TestQueue(t *testing.T) {
 	case count == 0 && testing.Short():
 		count = 40
 	case count == 0 && raceDetector:
-		count = 100
+		count = 60
 	case count == 0:
 		count = 300
 	}
-	t.Run("embedded", func(t *testing.T) { check(t, redistest.StartEmbedded(t).Client(t), min(count, 20)) })
+	t.Run("embedded", func(t *testing.T) { check(t, redistest.StartEmbedded(t).Client(t), min(count, 10)) })
 	t.Run("single", func(t *testing.T) { check(t, redistest.Shared(t), count) })
 }
 
