@@ -22,8 +22,12 @@ func (h *history) compare(ctx context.Context) error {
 			j.at = message.ID
 		}
 	}
-	for i, message := range in.dead[:min(len(in.dead), len(h.model.dead))] {
-		h.model.dead[i].at = message.ID
+	for _, message := range in.dead { // in the order in which calls reached all who wait
+		for _, l := range h.model.dead {
+			if message.Values["id"] == l.job.id {
+				l.at = message.ID
+			}
+		}
 	}
 	found, want := in.lines(h.names), h.model.lines(h.names)
 	if slices.Equal(found, want) {
