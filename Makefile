@@ -1,4 +1,4 @@
-# Time for each fuzz target, the number of histories of the property test, and of writes of the mixed load.
+# Time for each fuzz target, the number of histories of a property test, and of writes of the mixed load.
 FUZZTIME ?= 60s
 HISTORIES ?= 10000
 WRITES ?= 20000
@@ -7,7 +7,7 @@ WRITES ?= 20000
 
 .PHONY: help
 help: ## Show this list
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 
 .PHONY: check
 check: ## Formatting, modules, go vet and staticcheck
@@ -28,6 +28,10 @@ fuzz: ## Every fuzz target for FUZZTIME (60s)
 .PHONY: property
 property: ## The fence under HISTORIES (10000) random histories
 	go test ./internal/render -count=1 -timeout 0 -v -run '^TestFence$$' -histories $(HISTORIES)
+
+.PHONY: queue-property
+queue-property: ## The queue against its model, under HISTORIES (10000) random histories
+	go test ./internal/jobqueue -count=1 -timeout 0 -v -run '^TestQueue$$' -queue-histories $(HISTORIES)
 
 .PHONY: soak
 soak: ## The fence under 100000 random histories

@@ -73,7 +73,7 @@ func (f *fixture) ordersGone() {
 	}
 }
 
-func answered(t *testing.T, answers <-chan tracked, text string) {
+func answeredWith(t *testing.T, answers <-chan tracked, text string) {
 	t.Helper()
 	if got := <-answers; got.err != nil || got.reply.Text != text {
 		t.Errorf("%+v, %v, want %q", got.reply, got.err, text)
@@ -97,9 +97,9 @@ func TestJobsOfAnOrderRunOneAfterTheOther(t *testing.T) {
 			t.Fatalf("fetched at first: %v", requests)
 		}
 		f.finish(c, deliveries[1])
-		answered(t, b, "b0")
+		answeredWith(t, b, "b0")
 		f.finish(c, deliveries[2])
-		answered(t, none, "none")
+		answeredWith(t, none, "none")
 		for i := range 4 {
 			d := deliveries[0]
 			if d.Request != fmt.Sprint("a", i) || len(deliveries) != 1 && i > 0 {
@@ -116,7 +116,7 @@ func TestJobsOfAnOrderRunOneAfterTheOther(t *testing.T) {
 				_, err = c.Release(context.Background(), d, "")
 				ok(t, true, err)
 			}
-			answered(t, answers[i], d.Request)
+			answeredWith(t, answers[i], d.Request)
 			if i < 3 {
 				deliveries = f.fetch(c, 10)
 			}
@@ -167,7 +167,7 @@ func TestAJobThatWaitsForItsTurnIsWithdrawn(t *testing.T) {
 		ctx, cancel = context.WithCancel(context.Background())
 		fourth := f.ordered(p, ctx, "a", "a3", patience, jobqueue.Tracking{})
 		f.finish(c, d)
-		answered(t, third, "a2")
+		answeredWith(t, third, "a2")
 		d = f.fetch(c, 10)[0]
 		cancel() // its turn has come, and a worker has it
 		if got := <-fourth; !errors.Is(got.err, jobqueue.ErrRunning) {
@@ -202,7 +202,7 @@ func TestATrackedJobWaitsForItsTurn(t *testing.T) {
 			t.Errorf("one that had joined: %v", got.err)
 		}
 		f.finish(c, f.fetch(c, 10)[0])
-		answered(t, first, "a0")
+		answeredWith(t, first, "a0")
 		d := f.fetch(c, 10)[0]
 		if state, _, err := f.state(name); state != jobqueue.Running || err != nil {
 			t.Errorf("one that runs: %v, %v", state, err)
@@ -212,7 +212,7 @@ func TestATrackedJobWaitsForItsTurn(t *testing.T) {
 			t.Errorf("one that is answered: %v, %v, %v", state, reply, err)
 		}
 		f.finish(c, f.fetch(c, 10)[0])
-		answered(t, keyedOne, "a2")
+		answeredWith(t, keyedOne, "a2")
 		f.ordersGone()
 	})
 }
@@ -239,7 +239,7 @@ func TestTheTurnOutlivesAWorker(t *testing.T) {
 		}
 		moved, err := c.Bury(ctx, d, "sorry", "its worker died", true)
 		ok(t, moved, err)
-		answered(t, first, "sorry")
+		answeredWith(t, first, "sorry")
 		running := f.fetch(c, 10)[0] // the next one, and what is replayed waits behind it
 		letters, err := jobqueue.DeadLetters(ctx, f.config.Client, f.config.Prefix, "", "+", 10)
 		if err != nil || len(letters) != 1 {
@@ -252,7 +252,7 @@ func TestTheTurnOutlivesAWorker(t *testing.T) {
 			t.Errorf("fetched beside the one that has the turn: %v", requests)
 		}
 		f.finish(c, running)
-		answered(t, second, "a1")
+		answeredWith(t, second, "a1")
 		d = f.fetch(c, 10)[0]
 		if d.Request != "a0" || !d.Unattended() {
 			t.Errorf("replayed: %+v", d)
@@ -280,7 +280,7 @@ func TestTheTurnPassesOnFromAJobThatIsGone(t *testing.T) {
 				t.Errorf("fetched %s, want %s", d.Request, want)
 			}
 			f.finish(c, d)
-			answered(t, answers, d.Request)
+			answeredWith(t, answers, d.Request)
 		}
 		leave()
 		<-gone
@@ -301,7 +301,7 @@ func TestJobsThatWaitForTheirTurnFillTheQueue(t *testing.T) {
 	}
 	for i := range answers {
 		f.finish(c, f.fetch(c, 10)[0])
-		answered(t, answers[i], fmt.Sprint("a", i))
+		answeredWith(t, answers[i], fmt.Sprint("a", i))
 	}
 	f.ordersGone()
 }

@@ -8,8 +8,11 @@ import (
 const (
 	// paceWindow is how far back a producer looks to tell how fast jobs are finished, in µs, and paceStretches how many pieces of
 	// it are told apart.
-	paceWindow    = 3_000_000
+	paceWindow    = 1_000_000
 	paceStretches = 8
+
+	// paceGap is how long nothing may be seen of the queue without what was seen before being forgotten, in µs.
+	paceGap = 3_000_000
 
 	// sureness is the part of a job's time that the jobs before it may take by what was measured. The rest is for what
 	// changes meanwhile.
@@ -36,7 +39,7 @@ func (p *pace) see(now, finished, length int64) {
 	switch {
 	case now < p.now && p.now-now < disorder:
 		return
-	case now < p.now || now-p.now > paceWindow || finished < p.finished:
+	case now < p.now || now-p.now > paceGap || finished < p.finished:
 		p.stretches = nil // another Redis, or nobody has looked for long
 	}
 	p.now, p.finished = now, finished
@@ -77,7 +80,7 @@ func (p *pace) most(patience time.Duration, slots, longest int64) int64 {
 		return longest
 	}
 	perSecond += float64(slots) / (paceWindow / 1e6)
-	return min(longest, max(slots, int64(perSecond*patience.Seconds()*sureness)))
+	return min(longest, max(slots, int64(math.Round(perSecond*patience.Seconds()*sureness))))
 }
 
 // retryAfter returns when there will be room again in a queue that has as many jobs as it may have, or more: at least a second.

@@ -18,6 +18,9 @@ type Guards struct {
 	// NoIdempotentEnqueue lets a job that is sent twice be enqueued twice.
 	NoIdempotentEnqueue bool
 
+	// NoDecided has a job that was decided look as if it was not, so that who takes it over begins it again.
+	NoDecided bool
+
 	// NoScopes enqueues a job although another one of its scope is known.
 	NoScopes bool
 
@@ -41,6 +44,7 @@ type scripts struct {
 func compile(g Guards) scripts {
 	guards := "local CHECK_TOKEN = " + strconv.FormatBool(!g.NoLeaseToken) +
 		"\nlocal CHECK_SEEN = " + strconv.FormatBool(!g.NoIdempotentEnqueue) +
+		"\nlocal CHECK_DECIDED = " + strconv.FormatBool(!g.NoDecided) +
 		"\nlocal CHECK_SCOPES = " + strconv.FormatBool(!g.NoScopes) +
 		"\nlocal CHECK_OTHERS = " + strconv.FormatBool(!g.NoOthers) + "\n"
 	script := func(parts ...string) *redis.Script {
@@ -187,7 +191,7 @@ return {time, redis.call('HGET', KEYS[2], 'incarnation') or '', redis.call('HGET
 
 // withdrawScript deletes jobs that were never delivered, and for which nobody else waits.
 //
-//	KEYS[1] jobs   KEYS[2] withdrawn (sorted set: id of the caller by time in µs)   KEYS[3…8] see tracking
+//	KEYS[1] jobs   KEYS[2] withdrawn (sorted set: ids of the job and of the caller by time in µs)   KEYS[3…8] see tracking
 //	KEYS[9] lanes   KEYS[10…] the lanes of jobs that have an order, see ordering
 //	ARGV[1] the server
 //	ARGV[2…] for each caller: its id, the stream id or "<order>/<id>" of the job it waits for, where that is tracked the id of the
@@ -223,7 +227,7 @@ for a = 2, #ARGV, 5 do
   elseif #list(redis.pcall('XRANGE', KEYS[1], at, at)) == 0 then
     stream = nil
   end
-  if redis.call('ZSCORE', KEYS[2], id) then
+  if redis.call('ZSCORE', KEYS[2], id) or job ~= '' and redis.call('ZSCORE', KEYS[2], job) then
     reply[#reply + 1] = 'withdrawn'
   elseif token ~= '' then
     reply[#reply + 1] = accept(id, stream, job, token)
@@ -243,7 +247,10 @@ for a = 2, #ARGV, 5 do
     end
     redis.call('ZADD', KEYS[2], time, id)
     redis.call('HINCRBY', statistics, 'withdrawn', 1)
-    if job ~= '' then forget(job) end
+    if job ~= '' then
+      redis.call('ZADD', KEYS[2], time, job) -- for a call that is sent again of who has left before
+      forget(job)
+    end
     reply[#reply + 1] = 'withdrawn'
   end
 end
@@ -390,7 +397,7 @@ for a = 2, #ARGV do
     if entry then
       local of, deadline = fields_of(entry), ''
       if of.keep and of.id then deadline = string.match(redis.call('HGET', KEYS[4], of.id) or '', '^%S+ %S+ (%d+)') or '' end
-      job = {owner[4], entry[2], redis.call('HEXISTS', KEYS[2], id), redis.call('HGET', KEYS[3], id), deadline}
+      job = {owner[4], entry[2], CHECK_DECIDED and redis.call('HEXISTS', KEYS[2], id) or 0, redis.call('HGET', KEYS[3], id), deadline}
     else
       redis.call('XACK', KEYS[1], group, id)
       redis.call('HDEL', KEYS[2], id)

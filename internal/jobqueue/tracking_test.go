@@ -1,6 +1,7 @@
 package jobqueue_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -376,6 +377,39 @@ func TestEveryStepOfATrackedJobMayHappenTwice(t *testing.T) {
 	if got, want := f.leftovers(), "tracked 3, scopes 3, kept 3, lives 3, waiters 0, bytes 30"; got != want {
 		t.Errorf("%s, not %s", got, want)
 	}
+}
+
+// The last one who leaves withdraws the job. Who has left before, with the same call or an earlier one, and whose call is sent
+// again, is told so, and does not wait for a reply that never comes.
+func TestAWithdrawalThatIsSentTwiceTellsAllThatTheJobNeverRuns(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		f.keeping()
+		p, other := f.producer(), f.producer()
+		f.consumer()
+		var callers []jobqueue.Withdrawal
+		for _, server := range []*jobqueue.Producer{p, p, other} {
+			job := jobqueue.Job{ID: jobqueue.NewID(), Request: "the request", Deadline: 1, Tracking: keyed("s", "x")}
+			enqueued, err := server.Enqueue(job)
+			if err != nil || enqueued[0].Err != nil {
+				t.Fatal(enqueued, err)
+			}
+			callers = append(callers, jobqueue.Withdrawal{ID: job.ID, At: enqueued[0].At, Job: cmp.Or(enqueued[0].Joined, job.ID)})
+		}
+		for _, step := range []struct {
+			server  *jobqueue.Producer
+			callers []jobqueue.Withdrawal
+			want    string
+		}{
+			{p, callers[:2], "[shared shared]"},
+			{other, callers[2:], "[withdrawn]"},
+			{other, callers[2:], "[withdrawn]"},
+			{p, callers[:2], "[withdrawn withdrawn]"},
+		} {
+			if got, err := step.server.Withdraw(step.callers...); err != nil || fmt.Sprint(got) != step.want {
+				t.Errorf("%v, %v, not %s", got, err, step.want)
+			}
+		}
+	})
 }
 
 // An enqueue that got no answer is looked into, also for who does not wait for a reply.
