@@ -57,6 +57,10 @@ audit: ## Verifies beside WRITES (20000) mixed writes: they find nothing
 bench: ## The queue against a plain Redis list
 	go run ./internal/bench -run queue
 
+.PHONY: overload
+overload: ## Three times as many requests as can be carried out, for a minute
+	go run ./internal/bench -run overload
+
 .PHONY: storm
 storm: ## 2000 writes to one page at once, with and without shared renders
 	go run ./internal/bench -run storm

@@ -28,6 +28,9 @@ const (
 
 	// overloadFactor is how many times as many requests come as can be carried out.
 	overloadFactor = 3
+
+	// One client in overloadLeavers leaves after overloadPatience, while its job waits.
+	overloadLeavers, overloadPatience = 20, overloadDeadline / 4
 )
 
 // A fate is what became of one request.
@@ -57,7 +60,7 @@ func benchOverload(ctx context.Context, s settings) error {
 	}
 	defer func() { err = errors.Join(err, site.close(context.WithoutCancel(ctx))) }()
 	o := &overload{settings: s, site: site, client: &http.Client{
-		Transport: &http.Transport{MaxIdleConnsPerHost: 10_000, DisableCompression: true}, Timeout: 4 * overloadDeadline,
+		Transport: &http.Transport{MaxIdleConnsPerHost: 10_000, DisableCompression: true},
 	}}
 	defer o.client.CloseIdleConnections()
 	fmt.Fprintf(s.out, "overload: handlers that wait for %v, %d worker processes of %d, deadline %v; %v\n%d processors, %s, %s\n\n",
@@ -114,11 +117,19 @@ func (o *overload) run(ctx context.Context, capacity float64) error {
 				return context.Cause(ctx)
 			}
 		}
-		sent.Go(func() { o.send(ctx, fmt.Sprintf("request %d", i), begin, at) })
+		patience := 4 * overloadDeadline
+		if i%overloadLeavers == 0 {
+			patience = overloadPatience
+		}
+		sent.Go(func() { o.send(ctx, patience, fmt.Sprintf("request %d", i), begin, at) })
 	}
 	lag := time.Since(begin) - o.window
 	sent.Wait()
 	if _, err := o.site.settle(ctx); err != nil {
+		return err
+	}
+	stats, err := o.site.cache.Queue().Stats(ctx)
+	if err != nil {
 		return err
 	}
 	executed, err := o.site.rdb.HGetAll(ctx, o.site.order.executions()).Result()
@@ -126,11 +137,17 @@ func (o *overload) run(ctx context.Context, capacity float64) error {
 		return err
 	}
 	fmt.Fprintf(o.out, "%d requests in %v, %.1f per second, the last one sent %v late\n", total, o.window, float64(total)/o.window.Seconds(), lag.Round(time.Millisecond))
-	return o.report(capacity, executed)
+	return o.report(capacity, executed, stats.Withdrawn)
 }
 
-func (o *overload) send(ctx context.Context, body string, begin, due time.Time) {
-	f := fate{problem: "none"}
+// leftEarly is the problem of a client that leaves.
+const leftEarly = "the client left"
+
+// send sends one request and notes what becomes of it.
+func (o *overload) send(ctx context.Context, patience time.Duration, body string, begin, due time.Time) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	var f fate
 	defer func() {
 		f.took, f.ended = time.Since(due), time.Since(begin)
 		o.mu.Lock()
@@ -143,13 +160,14 @@ func (o *overload) send(ctx context.Context, body string, begin, due time.Time) 
 		return
 	}
 	response, err := o.client.Do(request)
-	if err != nil {
-		f.problem = err.Error()
-		return
+	var answer []byte
+	if err == nil {
+		defer response.Body.Close()
+		answer, err = io.ReadAll(response.Body)
 	}
-	defer response.Body.Close()
-	answer, err := io.ReadAll(response.Body)
 	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		f.problem = leftEarly
 	case err != nil:
 		f.problem = err.Error()
 	case response.StatusCode == http.StatusCreated && string(answer) == body:
@@ -164,12 +182,13 @@ func (o *overload) send(ctx context.Context, body string, begin, due time.Time) 
 	}
 }
 
-// report prints what became of the requests. It is an error if one was carried out that was told it never would be, or one more often
-// than once, or if one that was carried out was lost.
-func (o *overload) report(capacity float64, executed map[string]string) error {
+// report prints what became of the requests. It is an error if one was carried out that was told it never would be, or that was
+// withdrawn because its client had left, or one more often than once, or if one was not that was told so.
+func (o *overload) report(capacity float64, executed map[string]string, withdrawn int64) error {
 	var accepted, refused []time.Duration
 	counts := make(map[string]int)
 	var inTime, wrong int
+	var left, leftExecuted int64
 	var first error
 	note := func(format string, args ...any) {
 		wrong++
@@ -194,9 +213,17 @@ func (o *overload) report(capacity float64, executed map[string]string) error {
 			if times != "" {
 				note("%q was answered %s and carried out %s times", body, f.problem, times)
 			}
+		case f.problem == leftEarly:
+			left++
+			if times != "" {
+				leftExecuted++
+			}
 		case times != "" && times != "1":
 			note("%q was carried out %s times", body, times)
 		}
+	}
+	if leftExecuted > max(0, left-withdrawn) {
+		note("%d clients left, %d jobs were withdrawn, and %d of those who had left were carried out", left, withdrawn, leftExecuted)
 	}
 	for _, name := range slices.Sorted(maps.Keys(counts)) {
 		fmt.Fprintf(o.out, "  %6d  %s\n", counts[name], name)
@@ -210,6 +237,6 @@ func (o *overload) report(capacity float64, executed map[string]string) error {
 	fmt.Fprintf(o.out, "figure overload_p50_of_deadline %.3f\nfigure overload_p99_of_deadline %.3f (%v of %v)\n", accepted[len(accepted)/2].Seconds()/overloadDeadline.Seconds(),
 		accepted[len(accepted)*99/100].Seconds()/overloadDeadline.Seconds(), accepted[len(accepted)*99/100].Round(time.Millisecond), overloadDeadline)
 	fmt.Fprintf(o.out, "figure overload_refused_p50_ms %.2f\nfigure overload_refused_p99_ms %.2f\n", milliseconds(refused[len(refused)/2]), milliseconds(refused[len(refused)*99/100]))
-	fmt.Fprintf(o.out, "figure overload_refused_executions %d\n", wrong)
+	fmt.Fprintf(o.out, "figure overload_withdrawn %d\nfigure overload_wrong_executions %d\n", withdrawn, wrong)
 	return first
 }
