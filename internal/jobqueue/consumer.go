@@ -149,15 +149,14 @@ func (c *Consumer) Fetch(ctx context.Context, n int) ([]*Delivery, error) {
 func (d *Delivery) fill(field func(string) string) {
 	d.ID, d.Server, d.Scheme, d.Remote, d.Request = field("id"), field("server"), field("scheme"), field("remote"), field("request")
 	d.Deadline, d.Keep, d.Order = number(field("deadline")), number(field("keep")), field("order")
+	if d.ID == "" || d.Request == "" || d.Deadline <= 0 {
+		d.Broken = errors.New("the record lacks a field of a job")
+	}
+	if d.Server == "" || strings.ContainsAny(d.Server, ":{}") {
+		d.Broken, d.Server = errors.New("the record names no server"), Nobody
+	}
 	if err := validOrder(d.Order); err != nil {
 		d.Broken, d.Order = err, ""
-	}
-	switch {
-	case d.ID == "" || d.Request == "" || d.Deadline <= 0:
-		d.Broken = errors.New("the record lacks a field of a job")
-	case d.Server == "" || strings.ContainsAny(d.Server, ":{}"):
-		d.Broken = errors.New("the record names no server")
-		d.Server = Nobody
 	}
 }
 
