@@ -10,16 +10,14 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"github.com/itscales/scales/internal/batch"
-	"github.com/itscales/scales/internal/streamid"
 )
 
 const (
 	// fresh is how old the knowledge about the queue may be on which a job is admitted.
 	fresh = 500 * time.Millisecond
 
+	// readBlock is how long a read waits for replies, and readCount how many records it takes at most.
 	readBlock = time.Second
 	readCount = 256
 )
@@ -78,18 +76,6 @@ type outcome struct {
 	err   error
 }
 
-type status struct {
-	alive       int64
-	slots       int64 // of those that are alive
-	length      int64
-	parked      int64 // jobs besides, which wait for their turn
-	finished    int64
-	last        string
-	incarnation string
-	now         int64  // by Redis's clock, in µs
-	redis       string // see identity
-}
-
 // NewProducer returns a producer; it does no I/O.
 func NewProducer(config Config) *Producer {
 	p := &Producer{
@@ -104,124 +90,6 @@ func NewProducer(config Config) *Producer {
 	p.withdrawals = batch.New(batch.Config[withdrawal, string]{Send: p.sendWithdrawals, Patience: config.Timeout})
 	p.looks = batch.New(batch.Config[struct{}, status]{Send: p.sendLooks, Patience: config.Timeout, MaxCalls: 1 << 20})
 	return p
-}
-
-// Admit reports, before its body is read, whether a job would be enqueued now: nil, ErrUnavailable, ErrNoWorker,
-// ErrFull, ErrBusy or ErrClosed.
-func (p *Producer) Admit(ctx context.Context, patience Patience) error {
-	_, err := p.admit(ctx, patience)
-	return err
-}
-
-// admit also returns how many jobs may be in the queue before this one.
-func (p *Producer) admit(ctx context.Context, patience Patience) (most int64, err error) {
-	p.mu.Lock()
-	closed, known := p.closed, time.Since(p.lookedAt) <= fresh
-	most, refusal := p.judge(patience)
-	p.mu.Unlock()
-	if closed {
-		return 0, ErrClosed
-	}
-	if known && refusal == nil {
-		return most, nil
-	}
-	if _, err := p.look(ctx); err != nil { // nobody is refused on old knowledge
-		return 0, err
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.judge(patience)
-}
-
-// judge is called with mu held.
-func (p *Producer) judge(patience Patience) (most int64, refusal error) {
-	most = p.most(patience)
-	switch {
-	case p.last.alive == 0:
-		return most, ErrNoWorker
-	case p.last.length+p.last.parked >= int64(p.config.MaxQueue):
-		return most, ErrFull
-	case p.last.length >= most:
-		return most, ErrBusy
-	}
-	return most, nil
-}
-
-// most is called with mu held.
-func (p *Producer) most(patience Patience) int64 {
-	if p.config.Guards.NoPace {
-		return int64(p.config.MaxQueue)
-	}
-	return p.pace.most(patience.begin(), p.last.slots, int64(p.config.MaxQueue))
-}
-
-// see takes note of the queue as it was before jobs were added; see pace.
-func (p *Producer) see(now, finished, length int64, added int) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.pace.see(now, finished, length)
-	p.last.length = length + int64(added)
-}
-
-// RetryAfter returns when, by what is known, a job may be enqueued that is not now, because of ErrFull or ErrBusy: full seconds.
-func (p *Producer) RetryAfter(patience Patience) time.Duration {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.pace.retryAfter(p.last.length, p.most(patience))
-}
-
-// look asks Redis for the state of the queue.
-func (p *Producer) look(ctx context.Context) (status, error) {
-	ctx, cancel := context.WithTimeout(ctx, p.config.Timeout)
-	defer cancel()
-	s, err := p.looks.Do(ctx, struct{}{})
-	if err != nil {
-		p.blind.Store(time.Now().UnixNano())
-		return s, fmt.Errorf("%w: %w", ErrUnavailable, err)
-	}
-	p.blind.Store(0)
-	return s, nil
-}
-
-func (p *Producer) sendLooks(calls []struct{}) ([]status, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), p.config.Timeout)
-	defer cancel()
-	keys := []string{p.keys.workers, p.keys.jobs, p.keys.replies, p.config.Meta, p.keys.servers, p.keys.statistics}
-	reply, err := run(ctx, p.config.Client, p.scripts.status, keys, []any{p.server})
-	if err != nil {
-		return nil, err
-	}
-	if err := expect(reply, 8, "status"); err != nil {
-		return nil, err
-	}
-	s := status{
-		now: number(reply[0]), alive: number(reply[1]), slots: number(reply[2]), length: number(reply[3]), parked: number(reply[4]),
-		finished: number(reply[5]), last: text(reply[6]), incarnation: text(reply[7]), redis: p.recentIdentity(ctx),
-	}
-	p.clock.learn(time.Now(), number(reply[0]))
-	p.learn(s)
-	all := make([]status, len(calls))
-	for i := range all {
-		all[i] = s
-	}
-	return all, nil
-}
-
-// learn takes note of the state of the queue. Where Redis has lost everything, jobs and replies are lost with it: who
-// waits for a job from before is told so, and replies are read from the beginning of the new stream.
-func (p *Producer) learn(s status) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.last, p.lookedAt = s, time.Now()
-	p.pace.see(s.now, s.finished, s.length)
-	if s.last != "" && streamid.Less(s.last, p.read) {
-		p.read = "0"
-	}
-	for id, w := range p.waiting {
-		if w.incarnation != "" && w.incarnation != s.incarnation && w.since < s.now {
-			p.tell(id, outcome{err: fmt.Errorf("%w: Redis lost the queue", ErrUnknown)})
-		}
-	}
 }
 
 // Patience is how long a job, and the caller who waits for its reply, have time.
@@ -385,158 +253,4 @@ func (p *Producer) awaitEnqueued(id string, call batch.Call[Job, enqueued], unti
 		result.err = fmt.Errorf("%w: Redis did not answer when it was enqueued", ErrUnknown)
 	}
 	return result, result.err
-}
-
-func (p *Producer) register(id string) (*waiter, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closed {
-		return nil, ErrClosed
-	}
-	w := &waiter{outcomes: make(chan outcome, 1), taken: make(chan struct{})}
-	p.waiting[id] = w
-	p.start()
-	return w, nil
-}
-
-// start begins to read replies, and to say that the server lives. It is called with mu held.
-func (p *Producer) start() {
-	if p.reading || p.closed {
-		return
-	}
-	p.reading = true
-	ctx, cancel := context.WithCancel(context.Background())
-	p.wake = cancel
-	p.readers.Add(1)
-	go p.readReplies(ctx)
-}
-
-// Start has the producer say that its server lives, until it is closed. The first job does that, too.
-func (p *Producer) Start() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.start()
-}
-
-// tell hands the outcome of a job to who waits for it, once. The caller holds mu.
-func (p *Producer) tell(id string, o outcome) {
-	if w, ok := p.waiting[id]; ok {
-		delete(p.waiting, id)
-		w.outcomes <- o
-	}
-}
-
-func (p *Producer) forget(id string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.waiting, id)
-	p.noteDrained()
-}
-
-// noteDrained is called with mu held whenever a waiter has gone or the producer was closed.
-func (p *Producer) noteDrained() {
-	if !p.closed || len(p.waiting) > 0 {
-		return
-	}
-	select {
-	case <-p.drained:
-	default:
-		close(p.drained)
-	}
-}
-
-// Waiting returns the number of callers that wait for a reply.
-func (p *Producer) Waiting() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.waiting)
-}
-
-// readReplies hands replies to their waiters until the producer is closed.
-func (p *Producer) readReplies(ctx context.Context) {
-	defer p.readers.Done()
-	// What does not arrive in time is asked for again in smaller pieces: replies may have many megabytes.
-	count := int64(readCount)
-	for ctx.Err() == nil {
-		p.mu.Lock()
-		read := p.read
-		p.mu.Unlock()
-		// go-redis waits for the answer to a blocking call for ten seconds longer than that may take.
-		bounded, cancel := context.WithTimeout(ctx, readBlock+p.config.Timeout)
-		streams, err := p.config.Client.XRead(bounded, &redis.XReadArgs{
-			Streams: []string{p.keys.replies, read}, Count: count, Block: readBlock,
-		}).Result()
-		cancel()
-		for _, stream := range streams {
-			p.deliver(stream.Messages)
-		}
-		if err == nil || ctx.Err() != nil {
-			count = min(2*count, readCount)
-			continue // whoever gets replies has looked lately
-		}
-		if !errors.Is(err, redis.Nil) {
-			count = max(1, count/8)
-			select {
-			case <-ctx.Done():
-			case <-time.After(readBlock / 10):
-			}
-		}
-		if p.Waiting() > 0 || p.unseen() {
-			_, _ = p.look(ctx) // notices that Redis has lost everything
-		}
-	}
-}
-
-// unseen reports whether it is time to say that the server lives.
-func (p *Producer) unseen() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return time.Since(p.lookedAt) >= presence
-}
-
-func (p *Producer) deliver(messages []redis.XMessage) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, message := range messages {
-		p.read = message.ID
-		for id, record := range message.Values {
-			record := text(record)
-			if first, ok := strings.CutPrefix(record, "="); ok { // the same as that of another caller
-				record = text(message.Values[first])
-			}
-			p.tell(id, outcome{reply: parseReply(record)})
-		}
-	}
-}
-
-// Close stops the producer: further jobs are refused with ErrClosed. It waits for those under way until ctx ends.
-func (p *Producer) Close(ctx context.Context) error {
-	p.mu.Lock()
-	p.closed = true
-	p.noteDrained()
-	reading, wake := p.reading, p.wake
-	p.mu.Unlock()
-	if !reading {
-		p.endDoubts()
-		return nil
-	}
-	var err error
-	select {
-	case <-p.drained:
-	case <-ctx.Done():
-		err = context.Cause(ctx)
-	}
-	wake()
-	p.mu.Lock()
-	p.endDoubts()
-	p.mu.Unlock()
-	p.resolving.Wait()
-	// The reader blocks in Redis: an empty record wakes it, and the stream goes with us.
-	timeout, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.config.Timeout)
-	defer cancel()
-	_ = p.config.Client.XAdd(timeout, &redis.XAddArgs{Stream: p.keys.replies, Values: []string{"", ""}}).Err()
-	p.readers.Wait()
-	_ = p.config.Client.Del(timeout, p.keys.replies).Err() // it expires by itself where this fails
-	_ = p.config.Client.ZRem(timeout, p.keys.servers, p.server).Err()
-	return err
 }
