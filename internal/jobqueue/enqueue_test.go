@@ -78,6 +78,7 @@ func TestAnEnqueueThatRedisRefusesSaysWhatBecameOfTheJobs(t *testing.T) {
 }
 
 func TestAnEnqueueWithoutAnAnswerIsLookedInto(t *testing.T) {
+	t.Parallel() // most of it is waiting
 	broken := errors.New("connection reset by peer")
 	each(t, func(t *testing.T, f *fixture) {
 		f.config.Timeout = time.Second
@@ -107,6 +108,7 @@ func TestAnEnqueueWithoutAnAnswerIsLookedInto(t *testing.T) {
 }
 
 func TestWithoutALookAnEnqueueWithoutAnAnswerStaysUnknown(t *testing.T) {
+	t.Parallel() // most of it is waiting
 	f := newFixture(t, redistest.Shared(t))
 	f.config.Timeout, f.config.Guards.NoRecall = time.Second, true
 	f.incarnate()

@@ -81,6 +81,7 @@ func answeredWith(t *testing.T, answers <-chan tracked, text string) {
 }
 
 func TestJobsOfAnOrderRunOneAfterTheOther(t *testing.T) {
+	t.Parallel() // most of it is waiting
 	each(t, func(t *testing.T, f *fixture) {
 		p, other, c := f.producer(), f.producer(), f.consumer()
 		var answers []<-chan tracked
@@ -126,6 +127,7 @@ func TestJobsOfAnOrderRunOneAfterTheOther(t *testing.T) {
 }
 
 func TestWithoutTheGuardJobsOfAnOrderRunAtOnce(t *testing.T) {
+	t.Parallel() // most of it is waiting
 	f := newFixture(t, redistest.StartEmbedded(t).Client(t))
 	f.config.Guards.NoOrder = true
 	p, c := f.producer(), f.consumer()
@@ -141,6 +143,7 @@ func TestWithoutTheGuardJobsOfAnOrderRunAtOnce(t *testing.T) {
 }
 
 func TestAJobThatWaitsForItsTurnIsWithdrawn(t *testing.T) {
+	t.Parallel() // most of it is waiting
 	each(t, func(t *testing.T, f *fixture) {
 		p, c := f.producer(), f.consumer()
 		patience := jobqueue.Patience{Wait: minute}
@@ -179,6 +182,7 @@ func TestAJobThatWaitsForItsTurnIsWithdrawn(t *testing.T) {
 }
 
 func TestATrackedJobWaitsForItsTurn(t *testing.T) {
+	t.Parallel() // most of it is waiting
 	each(t, func(t *testing.T, f *fixture) {
 		f.keeping()
 		p, other, c := f.producer(), f.producer(), f.consumer()
@@ -218,6 +222,7 @@ func TestATrackedJobWaitsForItsTurn(t *testing.T) {
 }
 
 func TestTheTurnOutlivesAWorker(t *testing.T) {
+	t.Parallel() // most of it is waiting
 	each(t, func(t *testing.T, f *fixture) {
 		ctx := context.Background()
 		p, dead, c := f.producer(), f.consumer(), f.consumer()
@@ -264,6 +269,7 @@ func TestTheTurnOutlivesAWorker(t *testing.T) {
 
 // What an operator deletes by hand does not stop the others of its order.
 func TestTheTurnPassesOnFromAJobThatIsGone(t *testing.T) {
+	t.Parallel() // most of it is waiting
 	each(t, func(t *testing.T, f *fixture) {
 		ctx := context.Background()
 		p, c := f.producer(), f.consumer()
@@ -289,6 +295,7 @@ func TestTheTurnPassesOnFromAJobThatIsGone(t *testing.T) {
 }
 
 func TestJobsThatWaitForTheirTurnFillTheQueue(t *testing.T) {
+	t.Parallel() // most of it is waiting
 	f := newFixture(t, redistest.StartEmbedded(t).Client(t))
 	f.config.MaxQueue = 2
 	p, c := f.producer(), f.consumer()

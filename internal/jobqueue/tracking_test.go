@@ -142,6 +142,7 @@ func TestAJobIsNotWithdrawnWhileOthersWait(t *testing.T) {
 }
 
 func TestWithoutALookAtTheOthersTheirJobIsWithdrawn(t *testing.T) {
+	t.Parallel() // most of it is waiting
 	f := newFixture(t, redistest.Shared(t))
 	f.config.Guards.NoOthers = true
 	f.leave(t, true)
@@ -414,6 +415,7 @@ func TestAWithdrawalThatIsSentTwiceTellsAllThatTheJobNeverRuns(t *testing.T) {
 
 // An enqueue that got no answer is looked into, also for who does not wait for a reply.
 func TestAnEnqueueWithoutAnAnswerIsLookedIntoBeforeItIsAccepted(t *testing.T) {
+	t.Parallel() // most of it is waiting
 	f := newFixture(t, redistest.Shared(t)).keeping()
 	f.config.Timeout = time.Second
 	f.incarnate()
