@@ -1,13 +1,13 @@
-# Time for each fuzz target, the number of histories of the property test, and of writes of the mixed load.
+# Time for each fuzz target, and the number of histories of the property test. WRITES is that of writes of the mixed load
+# (20000) and of the campaigns of faults (10000).
 FUZZTIME ?= 60s
 HISTORIES ?= 10000
-WRITES ?= 20000
 
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help: ## Show this list
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
 
 .PHONY: check
 check: ## Formatting, modules, go vet and staticcheck
@@ -35,7 +35,7 @@ soak: ## The fence under 100000 random histories
 
 .PHONY: load
 load: ## WRITES (20000) mixed writes and reads through many processes built with the race detector
-	go test ./internal/blackbox -count=1 -timeout 0 -v -run '^TestMixedLoad$$/^single$$' -writes $(WRITES) -race-build
+	go test ./internal/blackbox -count=1 -timeout 0 -v -run '^TestMixedLoad$$/^single$$' -writes $(or $(WRITES),20000) -race-build
 
 .PHONY: flush
 flush: ## FLUSHALL under 64 readers and writers: no 404 for what exists, at any time
@@ -47,7 +47,14 @@ away: ## Redis away for 10 s under 64 readers of a server with a warm copy
 
 .PHONY: audit
 audit: ## Verifies beside WRITES (20000) mixed writes: they find nothing
-	go test ./internal/blackbox -count=1 -timeout 0 -v -run '^TestVerifyBesideWritesFindsNothing$$' -writes $(WRITES)
+	go test ./internal/blackbox -count=1 -timeout 0 -v -run '^TestVerifyBesideWritesFindsNothing$$' -writes $(or $(WRITES),20000)
+
+# A campaign of faults: its name, and flags.
+campaign = go test ./internal/blackbox -count=1 -timeout 0 -v -run '^$(1)$$' -fault-writes $(or $(WRITES),10000) $(2)
+
+.PHONY: kill-workers
+kill-workers: ## WRITES (10000) while a worker is killed every 300 ms
+	$(call campaign,TestWorkersAreKilledAllTheTime)
 
 .PHONY: bench
 bench: ## The queue against a plain Redis list

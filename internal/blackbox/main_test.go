@@ -16,6 +16,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -27,6 +28,9 @@ var (
 	trafficReaders = flag.Int("readers", 3, "`number` of readers while Redis goes away, is flushed, or a process ends")
 	trafficWriters = flag.Int("writers", 4, "`number` of writers at the same time")
 	writes         = flag.Int("writes", 400, "`number` of writes of the mixed load, on each kind of Redis")
+	faultWrites    = flag.Int("fault-writes", 200, "`number` of writes of each campaign of faults, at least")
+	redisLife      = flag.Duration("redis-life", 1500*time.Millisecond, "`time` from one kill of Redis to the next in campaigns of faults")
+	faultSeed      = flag.Uint64("fault-seed", 0, "`number` that decides what happens in a campaign of faults; 0 for any")
 )
 
 func TestMain(m *testing.M) {
