@@ -56,6 +56,18 @@ campaign = go test ./internal/blackbox -count=1 -timeout 0 -v -run '^$(1)$$' -fa
 kill-workers: ## WRITES (10000) while a worker is killed every 300 ms
 	$(call campaign,TestWorkersAreKilledAllTheTime)
 
+.PHONY: kill-servers
+kill-servers: ## WRITES (10000) while a server is killed every 300 ms
+	$(call campaign,TestServersAreKilledAllTheTime)
+
+.PHONY: kill-redis
+kill-redis: ## WRITES (10000) while Redis, which syncs always, is killed every 5 s
+	$(call campaign,TestRedisIsKilledAgainAndAgain,-redis-life 5s)
+
+.PHONY: bad-network
+bad-network: ## WRITES (10000) while connections to Redis break, stall and lose answers
+	$(call campaign,TestConnectionsToRedisAreBad)
+
 .PHONY: bench
 bench: ## The queue against a plain Redis list
 	go run ./internal/bench -run queue
