@@ -49,8 +49,8 @@ away: ## Redis away for 10 s under 64 readers of a server with a warm copy
 audit: ## Verifies beside WRITES (20000) mixed writes: they find nothing
 	go test ./internal/blackbox -count=1 -timeout 0 -v -run '^TestVerifyBesideWritesFindsNothing$$' -writes $(or $(WRITES),20000)
 
-# A campaign of faults: its name, and flags.
-campaign = go test ./internal/blackbox -count=1 -timeout 0 -v -run '^$(1)$$' -fault-writes $(or $(WRITES),10000) $(2)
+# A campaign of faults: its test, and flags.
+campaign = go test ./internal/blackbox -count=1 -timeout 0 -parallel 1 -v -run '^$(1)$$' -fault-writes $(or $(WRITES),10000) $(2)
 
 .PHONY: kill-workers
 kill-workers: ## WRITES (10000) while a worker is killed every 300 ms
@@ -67,6 +67,10 @@ kill-redis: ## WRITES (10000) while Redis, which syncs always, is killed every 5
 .PHONY: bad-network
 bad-network: ## WRITES (10000) while connections to Redis break, stall and lose answers
 	$(call campaign,TestConnectionsToRedisAreBad)
+
+.PHONY: lose-writes
+lose-writes: ## WRITES (10000) while Redis loses what it has acknowledged: in a crash every 5 s, then in a failover
+	$(call campaign,TestRedisLosesWritesIn.*,-redis-life 5s)
 
 .PHONY: bench
 bench: ## The queue against a plain Redis list

@@ -31,6 +31,9 @@ type campaign struct {
 	servers    *crew
 	workers    *crew
 	serversDie bool // so that a client may get no answer
+	loses      bool // Redis loses what it has acknowledged
+
+	lost int // how many records of the change log Redis has lost
 
 	left    atomic.Int64 // writes
 	least   atomic.Int64 // strikes that are to come
@@ -120,6 +123,9 @@ func (c *campaign) start(ctx context.Context) <-chan struct{} {
 // goesOn reports whether a further write is to be made.
 func (c *campaign) goesOn() bool { return c.left.Add(-1) >= 0 || c.least.Load() > 0 }
 
+// isOver reports whether no further write is made.
+func (c *campaign) isOver() bool { return c.left.Load() <= 0 && c.least.Load() <= 0 }
+
 // settle waits until every process is there and nothing is left to do.
 func (c *campaign) settle(t *testing.T) {
 	t.Helper()
@@ -146,20 +152,25 @@ func (c *campaign) report(t *testing.T) {
 	}
 }
 
-// isKept expects the application to hold what the answers said.
-func (c *campaign) isKept(t *testing.T) findings {
+// isKept expects the application to hold what the answers said. Where Redis loses that a job has ended, it is in the queue
+// again: then what was carried out may be carried out once more, and is counted.
+func (c *campaign) isKept(t *testing.T) {
 	t.Helper()
 	found := c.account.compare(contents(t, c.site.app))
-	for what, texts := range map[string][]string{
+	wrong := map[string][]string{
 		"a write is lost": found.lost, "a refused write was carried out": found.refused, "nobody's write": found.invented,
-		"carried out again": found.again,
-	} {
+	}
+	if c.loses {
+		t.Logf("%d writes show that they were carried out again, as %q", len(found.again), found.again[:min(len(found.again), 3)])
+	} else {
+		wrong["carried out again"] = found.again
+	}
+	for what, texts := range wrong {
 		for _, text := range texts[:min(len(texts), 5)] {
 			t.Errorf("seed %d: %s (one of %d): %s", c.seed, what, len(texts), text)
 		}
 	}
 	t.Logf("%d creations that nobody knew of were carried out", found.happened)
-	return found
 }
 
 // concludes has everything settle, and expects that every write was dealt with as its client was told, and that nothing is
@@ -170,6 +181,7 @@ func (c *campaign) concludes(t *testing.T) letters {
 	c.report(t)
 	c.isKept(t)
 	dead := c.deadLetters(t)
+	c.knowsOfLosses(t)
 	c.isClean(t, dead)
 	c.remains(t, len(dead))
 	if !t.Failed() {
