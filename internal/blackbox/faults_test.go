@@ -1,6 +1,7 @@
 package blackbox_test
 
 import (
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -60,33 +61,64 @@ func TestConnectionsToRedisAreBad(t *testing.T) {
 	at := singleStore(server.Client(t))
 	at.flags = []string{"-redis", "redis://" + proxy.Addr()}
 	c := newCampaign(t, at, 2, 3, "-deadline", "10s")
-	happened := map[string]int{}
-	c.run(t, networkPace, 15, func() { happened[c.harass(proxy)]++ })
-	proxy.SetDelay(0)
-	t.Logf("what happened to the connections: %v", happened)
+	n := &network{proxy: proxy, random: c.random, happened: map[string]int{}}
+	c.run(t, networkPace, 15, n.strike)
+	n.mend(t)
 	c.concludes(t).areNone(t)
 }
 
-// harass does something to the connections through a proxy, and says what.
-func (c *campaign) harass(proxy *redistest.Proxy) string {
-	pause := time.Duration(c.random.Int64N(int64(longestOutage / 2)))
-	switch c.random.IntN(4) {
+// network is what happens to the connections through a proxy.
+type network struct {
+	proxy    *redistest.Proxy
+	random   *rand.Rand
+	happened map[string]int
+	armed    <-chan struct{} // closed when an answer was lost
+	text     string          // in the call whose answer it is
+}
+
+// calls are texts in calls that must not be carried out twice: jobs that are enqueued, fetched, and settled, and what is claimed
+// and committed.
+var calls = []string{writeField, "xreadgroup", "HTTP/1.1 2", "e:/"}
+
+// strike does one thing to the connections.
+func (n *network) strike() {
+	n.settle()
+	pause := time.Duration(n.random.Int64N(int64(longestOutage / 2)))
+	switch n.random.IntN(6) {
 	case 0:
-		proxy.Cut()
+		n.happened["cut"]++
+		n.proxy.Cut()
 		<-time.After(pause)
-		proxy.Restore()
-		return "cut"
+		n.proxy.Restore()
 	case 1:
-		proxy.Hang()
+		n.happened["held up"]++
+		n.proxy.Hang()
 		<-time.After(pause)
-		proxy.Restore()
-		return "held up"
+		n.proxy.Restore()
 	case 2:
-		proxy.SetDelay(time.Duration(c.random.Int64N(int64(longestDelay))))
-		return "slow"
+		n.happened["slow"]++
+		n.proxy.SetDelay(time.Duration(n.random.Int64N(int64(longestDelay))))
 	default:
-		proxy.SetDelay(0)
-		proxy.DropReplyOnce()
-		return "an answer was lost"
+		n.proxy.SetDelay(0)
+		n.text = calls[n.random.IntN(len(calls))]
+		n.armed = n.proxy.DropReplyOnce(n.text)
 	}
+}
+
+// settle counts an answer that was lost since the last strike.
+func (n *network) settle() {
+	select {
+	case <-n.armed:
+		n.happened["an answer lost to "+n.text]++
+		n.armed = nil
+	default:
+	}
+}
+
+// mend ends what disturbs the connections, and tells what has.
+func (n *network) mend(t *testing.T) {
+	t.Helper()
+	n.settle()
+	n.proxy.SetDelay(0)
+	t.Logf("what happened to the connections: %v", n.happened)
 }
