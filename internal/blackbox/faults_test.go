@@ -23,7 +23,8 @@ const (
 // client is told that nobody knows, and a dead letter is kept.
 func TestWorkersAreKilledAllTheTime(t *testing.T) {
 	t.Parallel()
-	c := newCampaign(t, singleStore(redistest.Start(t).Client(t)), 2, 4, "-lease", "500ms", "-deadline", "10s")
+	// Handlers take a while after their change of the database, so that many workers die between the two.
+	c := newCampaign(t, singleStore(redistest.Start(t).Client(t)), 2, 4, "-lease", "500ms", "-deadline", "10s", "-work-delay", "20ms")
 	c.run(t, killPace, 5, func() { c.workers.strike(t, c.random) })
 	c.concludes(t)
 }
