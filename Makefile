@@ -1,7 +1,7 @@
-# Time for each fuzz target, the number of histories of a property test, and of writes of the mixed load.
+# Time for each fuzz target, and the number of histories of a property test. WRITES is that of writes of the mixed load
+# (20000) and of the campaigns of faults (10000).
 FUZZTIME ?= 60s
 HISTORIES ?= 10000
-WRITES ?= 20000
 
 .DEFAULT_GOAL := help
 
@@ -39,7 +39,7 @@ soak: ## The fence under 100000 random histories
 
 .PHONY: load
 load: ## WRITES (20000) mixed writes and reads through many processes built with the race detector
-	go test ./internal/blackbox -count=1 -timeout 0 -v -run '^TestMixedLoad$$/^single$$' -writes $(WRITES) -race-build
+	go test ./internal/blackbox -count=1 -timeout 0 -v -run '^TestMixedLoad$$/^single$$' -writes $(or $(WRITES),20000) -race-build
 
 .PHONY: flush
 flush: ## FLUSHALL under 64 readers and writers: no 404 for what exists, at any time
@@ -51,7 +51,30 @@ away: ## Redis away for 10 s under 64 readers of a server with a warm copy
 
 .PHONY: audit
 audit: ## Verifies beside WRITES (20000) mixed writes: they find nothing
-	go test ./internal/blackbox -count=1 -timeout 0 -v -run '^TestVerifyBesideWritesFindsNothing$$' -writes $(WRITES)
+	go test ./internal/blackbox -count=1 -timeout 0 -v -run '^TestVerifyBesideWritesFindsNothing$$' -writes $(or $(WRITES),20000)
+
+# A campaign of faults: its test, and flags.
+campaign = go test ./internal/blackbox -count=1 -timeout 0 -parallel 1 -v -run '^$(1)$$' -fault-writes $(or $(WRITES),10000) $(2)
+
+.PHONY: kill-workers
+kill-workers: ## WRITES (10000) while a worker is killed every 300 ms
+	$(call campaign,TestWorkersAreKilledAllTheTime)
+
+.PHONY: kill-servers
+kill-servers: ## WRITES (10000) while a server is killed every 300 ms
+	$(call campaign,TestServersAreKilledAllTheTime)
+
+.PHONY: kill-redis
+kill-redis: ## WRITES (10000) while Redis, which syncs always, is killed every 5 s
+	$(call campaign,TestRedisIsKilledAgainAndAgain,-redis-life 5s)
+
+.PHONY: bad-network
+bad-network: ## WRITES (10000) while connections to Redis break, stall and lose answers
+	$(call campaign,TestConnectionsToRedisAreBad)
+
+.PHONY: lose-writes
+lose-writes: ## WRITES (10000) while Redis loses what it has acknowledged: in a crash every 5 s, then in a failover
+	$(call campaign,TestRedisLosesWritesIn.*,-redis-life 5s)
 
 .PHONY: bench
 bench: ## The queue against a plain Redis list

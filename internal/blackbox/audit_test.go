@@ -36,23 +36,30 @@ func (a *audit) kinds() map[string]string {
 // verify compares the cache with the application, and expects an exit status.
 func (s *site) verify(t *testing.T, status int, flags ...string) *audit {
 	t.Helper()
+	a, p := s.audit(t, flags...)
+	if got := p.command.ProcessState.ExitCode(); got != status {
+		t.Errorf("verify ends with status %d, want %d\n%s", got, status, p.stderr.tail())
+	}
+	return a
+}
+
+// audit compares the cache with the application. The process has ended, with any status.
+func (s *site) audit(t *testing.T, flags ...string) (*audit, *process) {
+	t.Helper()
 	p := s.start(t, "verify", flags...)
 	select {
 	case <-p.ended:
 	case <-t.Context().Done():
 	}
 	p.told = true
-	if got := p.command.ProcessState.ExitCode(); got != status {
-		t.Errorf("verify ends with status %d, want %d\n%s", got, status, p.stderr.tail())
-	}
 	lines := strings.Split(strings.TrimSuffix(p.stdout.String(), "\n"), "\n")
 	decoder := json.NewDecoder(strings.NewReader(lines[len(lines)-1]))
 	decoder.DisallowUnknownFields()
 	a := new(audit)
 	if err := decoder.Decode(a); err != nil {
-		t.Fatalf("verify ends with %s: %v", lines[len(lines)-1], err)
+		t.Fatalf("verify ends with %s: %v\n%s", lines[len(lines)-1], err, p.stderr.tail())
 	}
-	return a
+	return a, p
 }
 
 // meddle changes an entry as somebody does who has no business in Redis.

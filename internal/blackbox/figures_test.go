@@ -41,14 +41,17 @@ func (f *figures) add(kind string, status int, took time.Duration) {
 // report logs the counts, rates and times of a run.
 func (l *load) report(t *testing.T) {
 	t.Helper()
-	f := l.figures
-	var text strings.Builder
 	built := ""
 	if *raceBuild {
 		built = ", processes with the race detector"
 	}
-	fmt.Fprintf(&text, "%.1f s, %d clients, %d servers, %d workers%s\n",
-		f.took.Seconds(), loadClients, len(l.site.servers), len(l.site.workers), built)
+	t.Logf("%.1f s, %d clients, %d servers, %d workers%s\n%s",
+		l.figures.took.Seconds(), loadClients, len(l.site.servers), len(l.site.workers), built, l.figures.table())
+}
+
+// table lists the counts, rates and times of the requests of each kind, and of all writes.
+func (f *figures) table() string {
+	var text strings.Builder
 	written := 0
 	for _, kind := range slices.Sorted(maps.Keys(f.kinds)) {
 		m := f.kinds[kind]
@@ -64,7 +67,7 @@ func (l *load) report(t *testing.T) {
 		text.WriteByte('\n')
 	}
 	fmt.Fprintf(&text, "%-8s %7d requests %8.1f /s", "writes", written, float64(written)/f.took.Seconds())
-	t.Log(text.String())
+	return text.String()
 }
 
 // quantile returns the time that that many per cent of the requests did not exceed. The times are sorted.

@@ -5,6 +5,7 @@
 //	go test ./internal/blackbox                                 # what CI runs
 //	go test -short ./internal/blackbox                          # without Redis Cluster, and with less load
 //	go test -v -run MixedLoad/single ./internal/blackbox -writes 20000 -race-build
+//	make kill-workers                                           # and the other campaigns of faults, see faults_test.go
 //
 // With -race the processes are built with the race detector too.
 package blackbox_test
@@ -16,6 +17,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -27,6 +29,9 @@ var (
 	trafficReaders = flag.Int("readers", 3, "`number` of readers while Redis goes away, is flushed, or a process ends")
 	trafficWriters = flag.Int("writers", 4, "`number` of writers at the same time")
 	writes         = flag.Int("writes", 400, "`number` of writes of the mixed load, on each kind of Redis")
+	faultWrites    = flag.Int("fault-writes", 150, "`number` of writes of each campaign of faults, at least")
+	redisLife      = flag.Duration("redis-life", 1500*time.Millisecond, "`time` from one kill of Redis to the next in campaigns of faults")
+	faultSeed      = flag.Uint64("fault-seed", 0, "`number` that decides what happens in a campaign of faults; 0 for any")
 )
 
 func TestMain(m *testing.M) {

@@ -121,17 +121,25 @@ var readyLine = regexp.MustCompile(`^ready (?:(?:all|server|app) (http://127\.0\
 // awaitReady returns when the process has said that it is at work.
 func (p *process) awaitReady(t *testing.T) {
 	t.Helper()
+	if err := p.untilReady(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// untilReady is awaitReady for goroutines that must not end the test.
+func (p *process) untilReady() error {
 	select {
 	case line := <-p.stdout.line:
 		match := readyLine.FindStringSubmatch(line)
 		if match == nil || !strings.HasPrefix(line, "ready "+p.role) {
-			t.Fatalf("the first line of the %s is %q, not that it is ready", p.role, line)
+			return fmt.Errorf("the first line of the %s is %q, not that it is ready", p.role, line)
 		}
 		p.url = match[1]
+		return nil
 	case <-p.ended:
-		t.Fatalf("the %s ended before it was ready: %v\n%s", p.role, p.err, p.stderr.tail())
+		return fmt.Errorf("the %s ended before it was ready: %v\n%s", p.role, p.err, p.stderr.tail())
 	case <-time.After(readyTimeout):
-		t.Fatalf("the %s was not ready after %v", p.role, readyTimeout)
+		return fmt.Errorf("the %s was not ready after %v", p.role, readyTimeout)
 	}
 }
 

@@ -181,7 +181,16 @@ func (s *site) length(t *testing.T, name string) int64 {
 // isIdle expects that no job and no render is left, at the latest when the workers have looked for what nobody waits for.
 func (s *site) isIdle(t *testing.T) {
 	t.Helper()
-	eventually(t, patience, "no job and no render is left", func() bool {
+	s.becomesIdle(t, patience)
+	if dead := s.length(t, "dead"); dead != 0 {
+		t.Errorf("there are %d dead letters, want none", dead)
+	}
+}
+
+// becomesIdle is isIdle where requests may have been given up.
+func (s *site) becomesIdle(t *testing.T, within time.Duration) {
+	t.Helper()
+	eventually(t, within, "no job and no render is left", func() bool {
 		left := s.length(t, "jobs")
 		for number := range s.partitions {
 			left += s.client.ZCard(t.Context(), fmt.Sprintf("{%s:%d}:pending", s.namespace, number)).Val()
@@ -189,9 +198,6 @@ func (s *site) isIdle(t *testing.T) {
 		}
 		return left == 0
 	})
-	if dead := s.length(t, "dead"); dead != 0 {
-		t.Errorf("there are %d dead letters, want none", dead)
-	}
 }
 
 // flush deletes everything in Redis, with everybody's data.

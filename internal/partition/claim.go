@@ -87,7 +87,7 @@ func (p *Partition) sendClaims(wishes []Wish) ([]Claim, error) {
 	if len(reply) != 2+3*len(wishes) {
 		return nil, fmt.Errorf("claim script: %d values for %d wishes", len(reply), len(wishes))
 	}
-	p.memory.note(text(reply[0]), text(reply[1]), false)
+	p.memory.note(text(reply[0]), text(reply[1]))
 	claims := make([]Claim, len(wishes))
 	for i := range claims {
 		granted := reply[2+3*i:]
@@ -144,8 +144,8 @@ func (p *Partition) Next(ctx context.Context, token string, n int, look bool) (r
 		flag = "1"
 	}
 	keys := []string{p.names.pending, p.names.running, p.names.claims, p.names.failing, p.names.walks, p.names.wanted, p.names.log}
-	incarnation, known := p.memory.newest()
-	reply, err := p.run(ctx, p.store.scripts.next, keys, p.lease(), token, n, flag, known, incarnation)
+	incarnation, known := p.memory.known()
+	reply, err := p.run(ctx, p.store.scripts.next, keys, p.lease(), token, n, flag, strings.Join(known, " "), incarnation)
 	if err != nil {
 		return round, err
 	}
@@ -160,7 +160,7 @@ func (p *Partition) Next(ctx context.Context, token string, n int, look bool) (r
 		round.Unsure = true
 		round.Lost, round.LostGroups = p.memory.after(survived)
 	}
-	p.memory.note(text(reply[0]), text(reply[4]), round.Unsure)
+	p.memory.confirm(text(reply[0]), text(reply[4]), known, round.Unsure)
 	for i := 6; i < len(reply); i += 4 {
 		claim := Due{text(reply[i]), Position{text(reply[0]), text(reply[i+1])}, parseCause(text(reply[i+3]))}
 		if int64(len(round.Due)) < claimed {

@@ -93,6 +93,43 @@ func TestALostRecordIsNoticedOnce(t *testing.T) {
 	})
 }
 
+// What a process goes on writing after a loss does not hide it, however much that is.
+func TestALostRecordIsNoticedBehindNewerOnes(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient, partitions int) {
+		ctx := context.Background()
+		s := newStore(t, rdb, 1)
+		render(t, s, "/kept")
+		if round := look(t, s); round.Unsure {
+			t.Fatalf("before anything is lost: %+v", round)
+		}
+		log := partition.Prefix(s.Namespace(), 0) + "log"
+		before := len(rdb.XRange(ctx, log, "-", "+").Val())
+		for i := range 300 { // more than are looked for one by one
+			render(t, s, fmt.Sprintf("/lost/%d", i))
+		}
+		for _, record := range rdb.XRange(ctx, log, "-", "+").Val()[before:] {
+			if err := rdb.XDel(ctx, log, record.ID).Err(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i := range 300 {
+			render(t, s, fmt.Sprintf("/later/%d", i))
+		}
+		round := look(t, s)
+		if !round.Unsure {
+			t.Fatal("the loss was not noticed")
+		}
+		for i := range 300 {
+			if key := fmt.Sprintf("/lost/%d", i); !slices.Contains(round.Lost, key) {
+				t.Errorf("%s is lost, and is not rendered again", key)
+			}
+		}
+		if round := look(t, s); round.Unsure {
+			t.Errorf("the loss is noticed again: %+v", round)
+		}
+	})
+}
+
 // A cache that was flushed has lost no writes: it was lost as a whole, and everybody sees that.
 func TestAFlushedCacheIsNoDoubt(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient, partitions int) {

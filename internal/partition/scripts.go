@@ -220,13 +220,13 @@ return reply
 //	KEYS[2] pending   KEYS[3] running   KEYS[4] claims   KEYS[5] failing   KEYS[6] walks   KEYS[7] wanted
 //	KEYS[8] log
 //	ARGV[4] lease in µs   ARGV[5] token: process, '-' and what makes it unique   ARGV[6] how many at most
-//	ARGV[7] '1' to see the claims of the process   ARGV[8] and ARGV[9] the id of a record that was in the log, and the
-//	incarnation at that time; '' if none is known
+//	ARGV[7] '1' to see the claims of the process   ARGV[8] ids of records that were in the log, ascending, with spaces between;
+//	'' if none is known   ARGV[9] the incarnation at that time
 //	returns {incarnation, a ticket of this moment, n, how many groups are walked, last id of the log, '' or the last id up
 //	to which the log is as it was, then for each of the n keys that were claimed: key, ticket, token, cause; then the same for
 //	each key that the process had claimed before}
 //
-// Where the log has lost the record that is known, Redis has lost acknowledged writes: in a crash, or in a failover. Then
+// Where the log has lost a record that is known, Redis has lost acknowledged writes: in a crash, or in a failover. Then
 // nobody can say of a missing key that there is no such resource, and the partition is marked as unsure until a fill or a
 // verify has ended.
 //
@@ -256,7 +256,7 @@ for _, key in ipairs(redis.call('ZRANGEBYSCORE', running, fixed(now + 100 * leas
 for _, key in ipairs(redis.call('ZRANGEBYSCORE', pending, fixed(now + 120000000 + 100 * lease), '+inf', 'LIMIT', 0, 100)) do
   redis.call('ZADD', pending, fixed(now), key)
 end
-local log, known = KEYS[8], ARGV[8]
+local log = KEYS[8]
 local function order(id)
   local time, number = string.match(id, '^(%d+)%-(%d+)$')
   return tonumber(time or '0'), tonumber(number or '0')
@@ -266,14 +266,19 @@ local function after(id, other)
   local other_time, other_number = order(other)
   return time > other_time or time == other_time and number > other_number
 end
--- What was known before a doubt was ended says nothing new.
-if known ~= '' and not after(known, m[8] or '') then known = '' end
-if known ~= '' and ARGV[9] == incarnation and not redis.call('XRANGE', log, known, known, 'COUNT', 1)[1] then
+local function lost(known)
+  -- What was known before a doubt was ended says nothing new.
+  if not after(known, m[8] or '') or redis.call('XRANGE', log, known, known, 'COUNT', 1)[1] then return false end
   -- Records are trimmed from the beginning: where one before is there, this one was not trimmed.
   local before = redis.call('XREVRANGE', log, known, '-', 'COUNT', 1)[1]
-  if before or redis.call('XLEN', log) == 0 then
-    reply[6] = before and before[1] or '0-0'
-    if not m[7] then redis.call('HSET', meta, 'unsure', reply[2]) end
+  if not before and redis.call('XLEN', log) > 0 then return false end
+  reply[6] = before and before[1] or '0-0'
+  if not m[7] then redis.call('HSET', meta, 'unsure', reply[2]) end
+  return true
+end
+if ARGV[9] == incarnation then
+  for known in string.gmatch(ARGV[8], '%S+') do
+    if lost(known) then break end
   end
 end
 local tail = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]

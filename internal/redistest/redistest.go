@@ -1,7 +1,8 @@
 // Package redistest gives tests the Redis they need: a real redis-server
-// process that can be killed, restarted and paused, a real Redis Cluster, the
-// embedded Redis, and a TCP proxy that cuts, stalls and delays connections or
-// loses an answer. Only tests and the benchmarks import it.
+// process that can be killed, restarted and paused, and lose what it had not
+// synced; a replica, a Sentinel, a real Redis Cluster; the embedded Redis, and
+// a TCP proxy that cuts, stalls and delays connections or loses an answer. Only
+// tests and the benchmarks import it.
 //
 // A test takes a server of its own with [Start] or [StartCluster] if it
 // disturbs the server. Every other test shares one server and one cluster with

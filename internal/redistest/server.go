@@ -41,6 +41,7 @@ type Server struct {
 	port       int
 	busPort    int // of the cluster bus; 0 unless the server is part of a cluster
 	directives []string
+	sentinel   string // the configuration of a Sentinel, "" for any other server
 	fail       func(format string, args ...any)
 
 	mu      sync.Mutex // one change of the process's life at a time; guards what follows
@@ -240,7 +241,14 @@ func (s *Server) start() error {
 		args = append(args, "--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(s.busPort),
 			"--cluster-announce-ip", host)
 	}
-	process, err := startProcess(s.binary, s.logPath(), append(args, s.directives...))
+	args = append(args, s.directives...)
+	if s.sentinel != "" {
+		var err error
+		if args, err = s.sentinelArguments(); err != nil {
+			return err
+		}
+	}
+	process, err := startProcess(s.binary, s.logPath(), args)
 	if err != nil {
 		return err
 	}
