@@ -72,6 +72,10 @@ kill-redis: ## WRITES (10000) while Redis, which syncs always, is killed every 5
 bad-network: ## WRITES (10000) while connections to Redis break, stall and lose answers
 	$(call campaign,TestConnectionsToRedisAreBad)
 
+.PHONY: rolling
+rolling: ## WRITES (10000) while all workers and servers are restarted, one after the other, behind a balancer
+	$(call campaign,TestARollingRestartShowsNothing)
+
 .PHONY: lose-writes
 lose-writes: ## WRITES (10000) while Redis loses what it has acknowledged: in a crash every 5 s, then in a failover
 	$(call campaign,TestRedisLosesWritesIn.*,-redis-life 5s)

@@ -30,8 +30,9 @@ type campaign struct {
 	random     *rand.Rand // of who does the damage
 	servers    *crew
 	workers    *crew
-	serversDie bool // so that a client may get no answer
-	loses      bool // Redis loses what it has acknowledged
+	front      func() *process // what a client sends its writes to; nil if it chooses among the servers
+	serversDie bool            // so that a client may get no answer
+	loses      bool            // Redis loses what it has acknowledged
 
 	lost int // how many records of the change log Redis has lost
 
@@ -104,6 +105,9 @@ func (c *campaign) start(ctx context.Context) <-chan struct{} {
 	var group sync.WaitGroup
 	for number := range campaignClients {
 		w := &writer{campaign: c, number: number, random: rand.New(rand.NewPCG(c.seed, uint64(number+1)))}
+		if c.front != nil {
+			w.server = c.front()
+		}
 		for id := range c.account.tracks {
 			if id%int64(campaignClients) == int64(number) {
 				w.own = append(w.own, id)

@@ -32,6 +32,7 @@ type writer struct {
 	*campaign
 	number int
 	random *rand.Rand
+	server *process // nil to choose one each time
 	count  int
 	own    []int64 // tracks that only this client writes to and whose states it knows, the newest last
 }
@@ -87,7 +88,10 @@ func (w *writer) next() *deed {
 
 // do sends a write and takes down what became of it. An answer that no fault explains is an error.
 func (w *writer) do(ctx context.Context, d *deed) error {
-	server := w.servers.pick(w.random)
+	server := w.server
+	if server == nil {
+		server = w.servers.pick(w.random)
+	}
 	for server == nil { // all were killed, and others are about to take their place
 		select {
 		case <-time.After(refusedPace):

@@ -15,6 +15,8 @@ const (
 	replyLife = time.Minute
 	// mostSpans is how many time spans of ten seconds there are in replyLife, with the one that has begun.
 	mostSpans = 7
+	// mostSamples is how often the numbers of jobs are noted, the latest.
+	mostSamples = 16
 	// mostWithdrawn is how many withdrawn jobs are remembered.
 	mostWithdrawn = 10_000
 )
@@ -62,7 +64,7 @@ func (c *campaign) leftovers(t *testing.T, letters int64) (problems []string) {
 		case queued && kind == "seen":
 			spans++
 			wrong(expires, "%s expires in %v, which is not within %v", name, life, replyLife)
-		case queued && slices.Contains([]string{"jobs", "workers", "dead", "statistics", "withdrawn"}, kind):
+		case queued && slices.Contains([]string{"jobs", "workers", "servers", "dead", "statistics", "samples", "withdrawn"}, kind):
 		default:
 			wrong(false, "there is %s, with a life of %v", name, life)
 		}
@@ -83,6 +85,9 @@ func (s *site) queueLeftovers(t *testing.T, letters int64, workers int) (problem
 		known      *redis.MapStringStringCmd
 		statistics *redis.MapStringStringCmd
 		withdrawn  *redis.IntCmd
+		samples    *redis.IntCmd
+		now        *redis.TimeCmd
+		servers    *redis.ZSliceCmd
 	)
 	_, err := s.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 		pending = pipe.XPending(ctx, s.queueKey("jobs"), "workers")
@@ -90,6 +95,9 @@ func (s *site) queueLeftovers(t *testing.T, letters int64, workers int) (problem
 		known = pipe.HGetAll(ctx, s.queueKey("workers"))
 		statistics = pipe.HGetAll(ctx, s.queueKey("statistics"))
 		withdrawn = pipe.ZCard(ctx, s.queueKey("withdrawn"))
+		samples = pipe.LLen(ctx, s.queueKey("samples"))
+		now = pipe.Time(ctx)
+		servers = pipe.ZRangeWithScores(ctx, s.queueKey("servers"), 0, -1)
 		return nil
 	})
 	if err != nil {
@@ -113,6 +121,11 @@ func (s *site) queueLeftovers(t *testing.T, letters int64, workers int) (problem
 	kept := statistics.Val()["kept"]
 	wrong(kept == "" || kept == "0", "%s bytes of replies are counted", kept)
 	wrong(withdrawn.Val() <= mostWithdrawn, "%d withdrawn jobs are remembered", withdrawn.Val())
+	wrong(samples.Val() <= mostSamples, "the numbers of jobs are noted %d times", samples.Val())
+	for _, server := range servers.Val() {
+		age := now.Val().Sub(time.UnixMicro(int64(server.Score)))
+		wrong(age < replyLife+settleTimeout, "server %v was heard of %v ago", server.Member, age)
+	}
 	return problems
 }
 
