@@ -93,6 +93,9 @@ func (c *campaign) run(t *testing.T, pace time.Duration, least int, strike func(
 			return
 		case <-ticker.C:
 			strike()
+			if err := errors.Join(c.servers.trouble(), c.workers.trouble()); err != nil {
+				cancel(err)
+			}
 			c.strikes++
 			c.least.Add(-1)
 		}
