@@ -188,7 +188,7 @@ func (c *campaign) concludes(t *testing.T) letters {
 	c.isClean(t, dead)
 	c.remains(t, len(dead))
 	if !t.Failed() {
-		c.site.isCurrent(t, allKeys(t, c.site.app, c.account.newest()))
+		c.site.isCurrent(t, c.pages(t))
 	}
 	return dead
 }
