@@ -83,14 +83,6 @@ func (a *account) count(o outcome) (n int) {
 	return n
 }
 
-// newest returns the highest id that a client knows of.
-func (a *account) newest() (id int64) {
-	for one := range a.tracks {
-		id = max(id, one)
-	}
-	return id
-}
-
 // findings are the ways in which the application may hold something else than the account.
 type findings struct {
 	lost     []string // what was answered to be carried out is not there

@@ -94,6 +94,9 @@ func (c *campaign) run(t *testing.T, pace time.Duration, least int, strike func(
 			return
 		case <-ticker.C:
 			strike()
+			if err := errors.Join(c.servers.trouble(), c.workers.trouble()); err != nil {
+				cancel(err)
+			}
 			c.strikes++
 			c.least.Add(-1)
 		}
@@ -189,7 +192,7 @@ func (c *campaign) concludes(t *testing.T) letters {
 	c.isClean(t, dead)
 	c.remains(t, len(dead))
 	if !t.Failed() {
-		c.site.isCurrent(t, allKeys(t, c.site.app, c.account.newest()))
+		c.site.isCurrent(t, c.pages(t))
 	}
 	return dead
 }

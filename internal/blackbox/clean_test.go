@@ -65,32 +65,73 @@ func (c *campaign) deadLetters(t *testing.T) letters {
 // lost something; and nothing after a repair.
 func (c *campaign) isClean(t *testing.T, dead letters) {
 	t.Helper()
-	explained := c.explainedBy(t, dead)
 	first, _ := c.site.audit(t)
-	listed := 0
-	for kind, all := range first.Findings {
-		listed += len(all)
+	t.Logf("verify: %d keys, %d drifted, with %d dead letters; %.1f s", *first.Keys, *first.Drift, *first.DeadLetters, *first.Seconds)
+	if *first.Unrenderable+*first.Unsettled+*first.Refused != 0 {
+		t.Errorf("seed %d: some pages cannot be compared: %+v", c.seed, first.Findings)
+	}
+	if *first.Drift == 0 {
+		return
+	}
+	if !c.loses {
+		c.isExplained(t, first, c.explainedBy(t, dead))
+	}
+	repaired := c.site.verify(t, 0, "-repair")
+	t.Logf("verify -repair: %d repaired, %d left", *repaired.Repaired, *repaired.Drift)
+	if *repaired.Repaired < *first.Drift {
+		t.Errorf("seed %d: %d keys had drifted, %d were repaired", c.seed, *first.Drift, *repaired.Repaired)
+	}
+	if again := c.site.verify(t, 0); len(again.Findings) != 0 {
+		t.Errorf("seed %d: after the repair: %v", c.seed, again.kinds())
+	}
+}
+
+// isExplained expects everything that differs to be among the keys. A verify lists some of what it counts, so all pages are read
+// as well.
+func (c *campaign) isExplained(t *testing.T, found *audit, keys map[string]bool) {
+	t.Helper()
+	for kind, all := range found.Findings {
 		for _, f := range all {
-			if !c.loses && (!explained[f.Key] || !f.Explained) {
+			if !keys[f.Key] || !f.Explained {
 				t.Errorf("seed %d: no dead letter explains that %s is %s: %s (the verify says: %v)", c.seed, f.Key, kind, f.Reason, f.Explained)
 			}
 		}
 	}
-	if *first.Unrenderable+*first.Unsettled+*first.Refused != 0 {
-		t.Errorf("seed %d: some pages cannot be compared: %+v", c.seed, first.Findings)
+	pages := c.pages(t)
+	want, err := readAll(t.Context(), c.site.app, pages)
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Logf("verify: %d keys, %d drifted, %d of them looked into, explained by %d dead letters; %.1f s",
-		*first.Keys, *first.Drift, listed, *first.DeadLetters, *first.Seconds)
-	if *first.Drift > 0 {
-		repaired := c.site.verify(t, 0, "-repair")
-		t.Logf("verify -repair: %d drifted, %d repaired", *repaired.Drift+*repaired.Repaired, *repaired.Repaired)
-		if *repaired.Repaired < *first.Drift {
-			t.Errorf("seed %d: %d keys had drifted, %d were repaired", c.seed, *first.Drift, *repaired.Repaired)
-		}
-		if again := c.site.verify(t, 0); len(again.Findings) != 0 {
-			t.Errorf("seed %d: after the repair: %v", c.seed, again.kinds())
+	got, err := readAll(t.Context(), c.site.servers[0], pages)
+	if err != nil {
+		t.Fatal(err)
+	}
+	differ := 0
+	for _, key := range pages {
+		if err := compareOne(want[key], got[key]); err != nil {
+			differ++
+			if !keys[key] {
+				t.Errorf("seed %d: no dead letter explains %s: %v", c.seed, key, err)
+			}
 		}
 	}
+	if differ != *found.Drift {
+		t.Errorf("seed %d: %d pages differ from those of the application, and a verify counts %d", c.seed, differ, *found.Drift)
+	}
+	t.Logf("all %d pages that differ are explained by dead letters", differ)
+}
+
+// pages returns the resources of the application, and those that it has had.
+func (c *campaign) pages(t *testing.T) []string {
+	t.Helper()
+	newest := int64(0)
+	for id := range c.account.tracks {
+		newest = max(newest, id)
+	}
+	for id := range contents(t, c.site.app) {
+		newest = max(newest, id)
+	}
+	return allKeys(t, c.site.app, newest)
 }
 
 // explainedBy returns the keys that the responses lost with the letters would have named.

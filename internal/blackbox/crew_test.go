@@ -58,6 +58,13 @@ func (c *crew) complete(t *testing.T) []*process {
 	return slices.Clone(c.ready)
 }
 
+// trouble returns why one could not be replaced.
+func (c *crew) trouble() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.problem
+}
+
 // pick returns one that is ready, nil if there is none. It may be killed at any time.
 func (c *crew) pick(random *rand.Rand) *process {
 	c.mu.Lock()

@@ -11,13 +11,13 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// sentinelConfiguration is the file that a Sentinel begins with, and changes. It takes a primary for gone after a second of
+// sentinelConfiguration is the file that a Sentinel begins with, and changes. It takes a primary for gone after two seconds of
 // silence, and decides alone.
 const sentinelConfiguration = `port %[1]d
 bind %[2]s
 dir "%[3]s"
 sentinel monitor %[4]s %[5]s %[6]s 1
-sentinel down-after-milliseconds %[4]s 1000
+sentinel down-after-milliseconds %[4]s 2000
 sentinel failover-timeout %[4]s 10000
 sentinel parallel-syncs %[4]s 1
 `
