@@ -17,6 +17,9 @@ import (
 // settleTimeout is how long jobs and renders may take after the last fault: their deadline, leases, and repeated tries.
 const settleTimeout = time.Minute
 
+// repeatedText is what a server logs of a job whose caller it has answered before.
+const repeatedText = "was carried out again: Redis has lost that it had ended"
+
 // campaignClients is how many clients write at once in a campaign.
 var campaignClients = map[bool]int{false: 16, true: 8}[raceDetector]
 
@@ -169,6 +172,14 @@ func (c *campaign) isKept(t *testing.T) {
 	}
 	if c.loses {
 		t.Logf("%d writes show that they were carried out again, as %q", len(found.again), found.again[:min(len(found.again), 3)])
+		named := 0
+		for _, server := range c.site.servers {
+			named += strings.Count(server.stderr.String(), repeatedText)
+		}
+		t.Logf("servers name %d that were", named)
+		if named < len(found.again) {
+			wrong["carried out again, which no server names"] = found.again
+		}
 	} else {
 		wrong["carried out again"] = found.again
 	}

@@ -41,6 +41,7 @@ type Producer struct {
 	last       status
 	lookedAt   time.Time // when last was learnt
 	pace       pace
+	answered   answered
 	identified time.Time // when last.redis was asked for
 	read       string    // the id up to which replies were read
 	trimmed    time.Time // when the latest enqueue said so
@@ -210,6 +211,9 @@ func (p *Producer) giveUp(job Job, taken enqueued, accept bool, waiter *waiter) 
 		if taker := p.taken(id).redis; taker != "" && p.identity(ctx) != taker {
 			return Reply{}, fmt.Errorf("%w: Redis was restarted or replaced", ErrUnknown)
 		}
+		p.mu.Lock()
+		p.answered.note(id, "")
+		p.mu.Unlock()
 		return Reply{}, ErrWithdrawn
 	case fate == "started":
 		return Reply{}, ErrRunning

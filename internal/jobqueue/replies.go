@@ -128,7 +128,13 @@ func (p *Producer) deliver(messages []redis.XMessage) {
 			if first, ok := strings.CutPrefix(record, "="); ok { // the same as that of another caller
 				record = text(message.Values[first])
 			}
-			p.tell(id, outcome{reply: parseReply(record)})
+			if p.answered.again(id, message.ID) {
+				p.config.Logger.Error("scales: a job whose caller was answered before was carried out again: Redis has lost that it had ended", "job", id)
+			}
+			if _, waits := p.waiting[id]; waits {
+				p.answered.note(id, message.ID)
+				p.tell(id, outcome{reply: parseReply(record)})
+			}
 		}
 	}
 }

@@ -108,4 +108,3 @@ local function live_workers(key)
   return alive, all
 end
 `
-
