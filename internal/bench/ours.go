@@ -191,7 +191,8 @@ func (o *ours) close(ctx context.Context) error {
 	if counts.Jobs != 0 || counts.Held != 0 || counts.Dead != 0 {
 		countErr = fmt.Errorf("jobs were left over: %+v", counts)
 	}
-	return errors.Join(err, countErr, o.consumer.Leave(ctx), removeAll(ctx, o.rdb, o.prefix))
+	_, leaveErr := o.consumer.Leave(ctx)
+	return errors.Join(err, countErr, leaveErr, removeAll(ctx, o.rdb, o.prefix))
 }
 
 // removeAll deletes the keys with the prefix.

@@ -63,6 +63,8 @@ type Consumer struct {
 	clock   redisClock
 	settles *batch.Batcher[settle, bool]
 
+	draining atomic.Bool // it takes no more jobs
+
 	mu     sync.Mutex
 	id     string    // changes when the worker was taken for dead
 	doubt  bool      // jobs may be ours that are not in hand

@@ -407,7 +407,7 @@ func TestALeavingWorkerIsForgottenOnlyIfItOwnsNothing(t *testing.T) {
 		answers := do(p, context.Background(), "x", time.Minute)
 		d := f.fetch(c, 1)[0]
 		for _, want := range []int64{1, 0} {
-			if err := c.Leave(context.Background()); err != nil {
+			if _, err := c.Leave(context.Background()); err != nil {
 				t.Fatal(err)
 			}
 			if counts := f.counts(); counts.Workers != want {

@@ -74,8 +74,11 @@ func (c *Consumer) beat(ctx context.Context, join bool) (others map[string]strin
 	if join {
 		flag = "1"
 	}
-	id, sent := c.ID(), time.Now()
-	args := []any{id, c.BeatInterval().Microseconds(), c.slots, flag}
+	id, sent, slots := c.ID(), time.Now(), c.slots
+	if c.draining.Load() {
+		slots = 0
+	}
+	args := []any{id, c.BeatInterval().Microseconds(), slots, flag}
 	reply, err := run(ctx, c.config.Client, c.scripts.beat, append([]string{c.keys.workers, c.keys.jobs, c.keys.samples}, c.keys.tracking()...), args)
 	if err != nil {
 		return nil, 0, err
@@ -271,10 +274,13 @@ func (c *Consumer) loadPage(ctx context.Context, consumer string, ids []string) 
 	return page, nil
 }
 
-// Leave removes the consumer if it owns nothing.
-func (c *Consumer) Leave(ctx context.Context) error {
+// Drain has the heartbeats from the next one on say that the consumer takes no more jobs.
+func (c *Consumer) Drain() { c.draining.Store(true) }
+
+// Leave removes the consumer if it owns nothing, and reports whether it did.
+func (c *Consumer) Leave(ctx context.Context) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.config.Timeout)
 	defer cancel()
-	_, err := run(ctx, c.config.Client, c.scripts.leave, []string{c.keys.workers, c.keys.jobs}, []any{c.ID()})
-	return err
+	reply, err := run(ctx, c.config.Client, c.scripts.leave, []string{c.keys.workers, c.keys.jobs}, []any{c.ID()})
+	return err == nil && number(reply[0]) == 1, err
 }

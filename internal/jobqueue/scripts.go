@@ -93,14 +93,14 @@ local now = tonumber(t[1]) * 1000000 + tonumber(t[2])
 local time = t[1] .. string.sub('00000' .. t[2], -6)
 `
 
-// liveliness counts the workers whose latest heartbeat is less than three intervals ago, and their slots. It is for scripts with
-// clock.
+// liveliness counts the workers that take jobs, whose latest heartbeat is less than three intervals ago, and their slots. It is for
+// scripts with clock.
 const liveliness = `
 local function live_workers(key)
   local alive, all = 0, 0
   for _, record in ipairs(redis.call('HVALS', key)) do
     local _, at, interval, slots = string.match(record, '^(%d+) (%d+) (%d+) (%d+)')
-    if at and now - tonumber(at) < 3 * tonumber(interval) then
+    if at and slots ~= '0' and now - tonumber(at) < 3 * tonumber(interval) then
       alive = alive + 1
       all = all + tonumber(slots)
     end

@@ -3,7 +3,8 @@ package jobqueue
 // beatScript is the heartbeat of a worker: it says that the worker lives, and shows it the others. It also forgets what was
 // kept of tracked jobs long enough, and notes how many jobs there have been.
 //
-//	KEYS[1] workers (hash: worker id to "beats time interval slots", times in µs)   KEYS[2] jobs
+//	KEYS[1] workers (hash: worker id to "beats time interval slots", times in µs; 0 slots if it takes no more
+//	jobs)   KEYS[2] jobs
 //	KEYS[3] samples (list: "time enqueued finished" of about every second, the newest first)   KEYS[4…9] see tracking
 //	ARGV[1] worker id   ARGV[2] interval in µs   ARGV[3] slots   ARGV[4] '1' to begin, '' to go on
 //	returns {now in µs, 1 or 0, {worker, record, …}, {consumer with pending jobs, …}, how many jobs the worker owns}; 0 if
@@ -52,7 +53,7 @@ end
 return #pending
 `
 
-// handOverScript gives jobs that were never begun to the worker whose heartbeat is the latest one. They were delivered as often as
+// handOverScript gives jobs that were never begun to the worker whose heartbeat is the latest one, of those that take jobs. They were delivered as often as
 // before.
 //
 //	KEYS[1] workers   KEYS[2] jobs   ARGV[1] the owner   ARGV[2…] stream ids and deliveries
@@ -61,9 +62,9 @@ const handOverScript = `
 local best, latest = nil, 0
 local records = redis.call('HGETALL', KEYS[1])
 for i = 1, #records, 2 do
-  local at, interval = string.match(records[i + 1], '^%d+ (%d+) (%d+)')
+  local at, interval, slots = string.match(records[i + 1], '^%d+ (%d+) (%d+) (%d+)')
   at = tonumber(at or '0')
-  if records[i] ~= ARGV[1] and at > latest and now - at < 3 * tonumber(interval) then best, latest = records[i], at end
+  if records[i] ~= ARGV[1] and slots ~= '0' and at > latest and now - at < 3 * tonumber(interval) then best, latest = records[i], at end
 end
 if not best then return 0 end
 local handed = 0

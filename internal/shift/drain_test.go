@@ -132,3 +132,99 @@ func TestWithoutAHandOverWhatWasNeverBegunIsTakenForBegun(t *testing.T) {
 		t.Error(answer)
 	}
 }
+
+// once has a POST run, which is not to run twice, in a worker that drains, and does something to it meanwhile, beside a worker that is
+// idle. It returns how often the handler has run.
+func once(t *testing.T, drained func(b *bench)) int64 {
+	t.Helper()
+	const lease = 400 * time.Millisecond
+	var runs atomic.Int64
+	running, gate := make(chan struct{}, 2), make(chan struct{})
+	app := func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/once" {
+			runs.Add(1)
+			running <- struct{}{}
+			<-gate
+		}
+		w.WriteHeader(http.StatusUnprocessableEntity)
+	}
+	b := start(t, redistest.Shared(t), app, lease, shift.Guards{})
+	done := make(chan error, 1)
+	go func() { done <- b.post("/once") }()
+	<-running
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		b.stop()
+	}()
+	workers := strings.TrimSuffix(b.jobs, "jobs") + "workers"
+	for !strings.HasSuffix(b.rdb.HGet(t.Context(), workers, b.consumer.ID()).Val(), " 0") { // slots: it drains
+	}
+	<-time.After(jobqueue.FetchBlock) // its last fetch has ended
+	drained(b)
+	_, _ = b.work(app, lease, 16, shift.Guards{})
+	<-time.After(4 * lease) // whatever is handed over is found
+	close(gate)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	<-stopped
+	return runs.Load()
+}
+
+func TestADoubtInADrainRunsNothingTwice(t *testing.T) {
+	redistest.Require(t)
+	t.Parallel()
+	if n := once(t, func(b *bench) { b.consumer.SetDoubt() }); n != 1 {
+		t.Errorf("it ran %d times", n)
+	}
+}
+
+// A draining worker owns a job that it does not know of, and hands that over, and not what it is at.
+func TestADrainingWorkerHandsOverNothingThatItHasBegun(t *testing.T) {
+	redistest.Require(t)
+	t.Parallel()
+	answer := make(chan string, 1)
+	n := once(t, func(b *bench) {
+		other := jobqueue.NewConsumer(b.queue, time.Minute, 1) // so that the job is admitted
+		if err := other.Join(t.Context()); err != nil {
+			t.Error(err)
+		}
+		go func() {
+			reply, err := b.reply("/never-begun", 20*time.Second)
+			answer <- fmt.Sprintf("%.12s %v", reply, err)
+		}()
+		b.fetchFor(b.consumer)
+	})
+	if got := <-answer; n != 1 || got != "HTTP/1.1 422 <nil>" {
+		t.Errorf("it ran %d times, the other is answered with %s", n, got)
+	}
+}
+
+// A handler that was told to end, because the drain took too long, has begun: nobody may run it again.
+func TestWhatADrainHasGivenUpIsNotRunAgain(t *testing.T) {
+	redistest.Require(t)
+	t.Parallel()
+	const lease = 2 * time.Second
+	var runs atomic.Int64
+	running := make(chan struct{}, 2)
+	app := func(w http.ResponseWriter, r *http.Request) {
+		if runs.Add(1) == 1 {
+			running <- struct{}{}
+			<-r.Context().Done()
+		}
+		w.WriteHeader(http.StatusUnprocessableEntity)
+	}
+	b := start(t, redistest.Shared(t), app, lease, shift.Guards{})
+	answer := make(chan string, 1)
+	go func() {
+		reply, err := b.reply("/once", 30*time.Second)
+		answer <- fmt.Sprintf("%.12s %v", reply, err)
+	}()
+	<-running
+	b.work(app, lease, 16, shift.Guards{})
+	b.stop()
+	if got := <-answer; runs.Load() != 1 || got != "HTTP/1.1 502 <nil>" {
+		t.Errorf("it ran %d times, and is answered with %s", runs.Load(), got)
+	}
+}

@@ -49,6 +49,7 @@ func (s *shift) serve(d *jobqueue.Delivery, reserved bool) {
 	if !s.Guards.NoLook && !s.stillOurs(d) {
 		return
 	}
+	s.start(d.StreamID)
 	result, owed := s.execute(d, request, target, release)
 	if s.ended.Err() != nil {
 		return // the handler was told to end: what it has answered then is not the answer

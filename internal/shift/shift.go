@@ -83,6 +83,7 @@ type shift struct {
 
 	mu       sync.Mutex
 	jobs     map[string]hand // the jobs in hand, by stream id
+	started  map[string]bool // those whose handlers have begun, and which are not settled: they are no other worker's to begin
 	draining bool            // no further job is taken in hand
 	room     chan struct{}   // told when a job has ended
 }
@@ -91,7 +92,7 @@ type shift struct {
 func Run(ctx context.Context, config Config) {
 	s := &shift{
 		Config: config, slots: make(chan struct{}, config.Concurrency), doubts: make(chan struct{}, 1), asked: make(chan func()),
-		jobs: make(map[string]hand), room: make(chan struct{}, 1), leaves: make(chan struct{}),
+		jobs: make(map[string]hand), started: make(map[string]bool), room: make(chan struct{}, 1), leaves: make(chan struct{}),
 	}
 	s.ended, s.stop = context.WithCancel(context.Background())
 	defer s.stop()
@@ -104,6 +105,7 @@ func Run(ctx context.Context, config Config) {
 	s.mu.Lock()
 	s.draining = true
 	s.mu.Unlock()
+	s.Consumer.Drain()
 	close(s.leaves)
 	drained := make(chan struct{})
 	go func() {
@@ -121,9 +123,21 @@ func Run(ctx context.Context, config Config) {
 	s.stop()
 	beating.Wait()
 	tending.Wait()
-	s.handOverRest(context.WithoutCancel(ctx))
-	if err := s.Consumer.Leave(context.WithoutCancel(ctx)); err != nil {
-		s.Logger.Warn("scales: the worker could not say that it leaves", "error", err)
+	s.leave(context.WithoutCancel(ctx))
+}
+
+// leave gives away what the worker owns and has not begun, and removes it from those that are known, unless it owns what it has
+// begun. While it does the one another worker may give it something, so it looks again.
+func (s *shift) leave(ctx context.Context) {
+	for range 3 {
+		s.handOverRest(ctx)
+		left, err := s.Consumer.Leave(ctx)
+		if err != nil {
+			s.Logger.Warn("scales: the worker could not say that it leaves", "error", err)
+		}
+		if err != nil || left {
+			return
+		}
 	}
 }
 
@@ -287,8 +301,10 @@ func (s *shift) handOverRest(ctx context.Context) {
 		return // Leave says so
 	}
 	s.mu.Lock()
-	for id := range s.jobs {
-		delete(owned, id)
+	for id := range owned {
+		if _, inHand := s.jobs[id]; inHand || s.started[id] {
+			delete(owned, id)
+		}
 	}
 	s.mu.Unlock()
 	s.handOver(ctx, owned)
@@ -402,7 +418,7 @@ const (
 	begun         beginning = iota
 	inHand                  // the same delivery is in hand
 	heldAsAnother           // another delivery of the job is in hand
-	refused                 // the shift is draining
+	refused                 // the shift is draining, and has not begun the job
 )
 
 // begin takes a job in hand.
@@ -411,22 +427,34 @@ func (s *shift) begin(id, consumer string, deliveries int64) beginning {
 	defer s.mu.Unlock()
 	h, ok := s.jobs[id]
 	switch {
-	case s.draining:
-		return refused
 	case ok && h == hand{consumer, deliveries}:
 		return inHand
 	case ok:
 		return heldAsAnother
+	case s.started[id]: // it was begun and given up
+		return inHand
+	case s.draining:
+		return refused
 	}
 	s.jobs[id] = hand{consumer, deliveries}
 	s.inHand.Add(1)
 	return begun
 }
 
+// start notes that a handler begins.
+func (s *shift) start(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.started[id] = true
+}
+
 func (s *shift) end(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.jobs, id)
+	if s.ended.Err() == nil { // else nobody knows whether it is settled
+		delete(s.started, id)
+	}
 	s.inHand.Done()
 	select {
 	case s.room <- struct{}{}:
