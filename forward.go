@@ -16,6 +16,7 @@ import (
 	"github.com/itscales/scales/internal/partition"
 	"github.com/itscales/scales/internal/problem"
 	"github.com/itscales/scales/internal/representation"
+	"github.com/itscales/scales/internal/step"
 )
 
 // forward sends a request over the queue and answers with the reply.
@@ -175,7 +176,7 @@ func (s *Server) jobOf(r *http.Request, body []byte, wishes wishes) (jobqueue.Jo
 
 // orderOf names the jobs that run one after the other with that of a request.
 func (s *Server) orderOf(r *http.Request) string {
-	if s.config.order == nil {
+	if s.config.order == nil || step.Safe(r.Method) {
 		return ""
 	}
 	if order := s.config.order(r); order != "" {
@@ -196,7 +197,7 @@ func (s *Server) refuseJob(w http.ResponseWriter, r *http.Request, err error, wi
 	case errors.Is(err, jobqueue.ErrFull):
 		retryIn(s.producer.RetryAfter(patience), problem.QueueFull(s.config.maxQueue))
 	case errors.Is(err, jobqueue.ErrBusy):
-		retryIn(s.producer.RetryAfter(patience), problem.TooBusy(patience.Wait))
+		retryIn(s.producer.RetryAfter(patience), problem.TooBusy(patience.Begins()))
 	case errors.Is(err, jobqueue.ErrNoWorker):
 		retry(problem.NoWorker())
 	case errors.Is(err, jobqueue.ErrClosed):

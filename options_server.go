@@ -70,8 +70,8 @@ func defaultServerConfig() serverConfig {
 
 // Deadline sets how long a server waits for the reply to a job. A job that no worker has begun by then is withdrawn and
 // answered 503; one that is running is answered 504. Where, by what workers have finished within the latest seconds, those that wait
-// already would take as long, a request is refused at once with 503, and Retry-After says when there will be room; never while fewer
-// jobs are under way than workers have slots. It should be longer than the Lease of the workers, so that the jobs of
+// already would take as long, a request is refused at once with 503, and Retry-After says when there will be room, or up to twice as
+// long; never while fewer jobs are under way than workers have slots. It should be longer than the Lease of the workers, so that the jobs of
 // one that dies are taken over in time. Default 15 seconds.
 func Deadline(d time.Duration) ServerOption {
 	return serverOption(func(c *serverConfig) { c.deadline = d })
@@ -131,8 +131,9 @@ func AcceptLate() ServerOption {
 	return serverOption(func(c *serverConfig) { c.accept = true })
 }
 
-// Order has jobs for which the function returns the same, other than "", run one after the other, in the order in which Redis got
-// them, across all workers; those of other orders run beside them. The next one begins when the reply to the one before is
+// Order has jobs of unsafe requests for which the function returns the same, other than "", run one after the other, in the order in
+// which Redis got them, across all workers; those of other orders run beside them. At most a tenth of QueueLength of them wait for each
+// other; further ones are answered 503. The next one begins when the reply to the one before is
 // stored, and its pages are rendered. While it waits it is in the queue, and can be withdrawn. The function gets the request
 // without its body, must be safe for concurrent use, and should be the same for all servers. For example, writes to one target one after the other:
 //

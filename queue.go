@@ -26,12 +26,12 @@ type QueueStats struct {
 	Servers int `json:"servers"` // that were asked anything since they began, and were heard of in the last six seconds
 
 	DeadLetters int   `json:"dead_letters"`
-	Drift       int   `json:"drift"`      // dead letters ever that may have been carried out, so that the cache may have drifted
-	Replies     int   `json:"replies"`    // that are kept, or will be when their jobs are done
-	ReplyBytes  int64 `json:"reply_size"` // of these, and of the requests that have none yet
+	Drift       int   `json:"drift"`        // dead letters ever that may have been carried out, so that the cache may have drifted
+	Tracked     int   `json:"tracked"`      // requests whose replies are kept, or will be
+	TrackedSize int64 `json:"tracked_size"` // bytes of these replies, and of the requests that have none yet
 
-	Enqueued  int64 `json:"enqueued"`  // jobs ever
-	Finished  int64 `json:"finished"`  // jobs ever that were answered, or became dead letters
+	Enqueued  int64 `json:"enqueued"`  // jobs ever, replays too
+	Finished  int64 `json:"finished"`  // jobs ever that were carried out, or became dead letters
 	Retries   int64 `json:"retries"`   // jobs ever that were taken over from a worker that had died
 	Withdrawn int64 `json:"withdrawn"` // jobs ever that no worker had begun when nobody waited any more
 	Expired   int64 `json:"expired"`   // jobs ever that a worker got too late to begin them
@@ -67,7 +67,7 @@ func (q *Queue) Stats(ctx context.Context) (QueueStats, error) {
 	return QueueStats{
 		Jobs: int(stats.Jobs), Parked: int(stats.Parked), Running: int(stats.Running), Decided: int(stats.Held), Oldest: stats.Oldest, Pending: int(pending),
 		Workers: int(stats.Alive), Slots: int(stats.Slots), Servers: int(stats.Servers),
-		DeadLetters: int(stats.Dead), Drift: int(stats.Drift), Replies: int(stats.Tracked), ReplyBytes: stats.Kept,
+		DeadLetters: int(stats.Dead), Drift: int(stats.Drift), Tracked: int(stats.Tracked), TrackedSize: stats.Kept,
 		Enqueued: stats.Enqueued, Finished: stats.Finished, Retries: stats.TakenOver, Withdrawn: stats.Withdrawn,
 		Expired: stats.Expired, Died: stats.Died, EnqueueRate: stats.EnqueueRate, FinishRate: stats.FinishRate,
 	}, nil

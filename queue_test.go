@@ -28,7 +28,7 @@ func crowd(t *testing.T, options ...scales.CacheOption) (s *system, release func
 		}
 	})
 	s = single(t, app, setup{
-		cache: options, worker: []scales.WorkerOption{scales.Concurrency(1)}, server: []scales.ServerOption{scales.Deadline(30 * time.Second)},
+		cache: options, worker: []scales.WorkerOption{scales.Concurrency(1)}, server: []scales.ServerOption{scales.Deadline(16 * time.Second)},
 	})
 	answers := make(chan response, jobs)
 	for range jobs {
@@ -49,11 +49,11 @@ func (s *system) stats() scales.QueueStats {
 	return must(s.cache.Queue().Stats(context.Background()))(s.t)
 }
 
-// refusal is the answer to one more request, sent again and again for up to five seconds by a client that leaves if it has to
+// refusal is the answer to one more request, sent again and again for up to eight seconds by a client that leaves if it has to
 // wait; nil if none of them is answered.
 func (s *system) refusal() *response {
 	s.t.Helper()
-	for begin := time.Now(); time.Since(begin) < 5*time.Second; {
+	for begin := time.Now(); time.Since(begin) < 8*time.Second; {
 		ctx, leave := context.WithTimeout(context.Background(), 200*time.Millisecond)
 		req := must(http.NewRequestWithContext(ctx, "POST", s.url+"/more", nil))(s.t)
 		res, err := client.Do(req)
@@ -80,7 +80,7 @@ func TestWhoCannotBeServedInTimeIsToldSo(t *testing.T) {
 	}
 	refusal.problem(t, 503, "too-busy")
 	// Nothing is ever finished, as far as is known.
-	if seconds, err := strconv.Atoi(refusal.Header.Get("Retry-After")); err != nil || seconds != 60 {
+	if seconds, err := strconv.Atoi(refusal.Header.Get("Retry-After")); err != nil || seconds < 5 || seconds > 10 {
 		t.Errorf("Retry-After: %q", refusal.Header.Get("Retry-After"))
 	}
 	if stats := s.stats(); stats.Jobs != 12 {
@@ -128,7 +128,7 @@ func TestStatsSayWhatTheQueueIsLike(t *testing.T) {
 		go func() { answers <- s.send("POST", "/slow", "") }()
 		for stats = s.stats(); stats.Jobs != 3; stats = s.stats() {
 		}
-		if stats.Running != 2 || stats.Oldest <= 0 || stats.Enqueued != 4 || stats.Finished != 1 || stats.Replies != 1 || stats.ReplyBytes <= 0 {
+		if stats.Running != 2 || stats.Oldest <= 0 || stats.Enqueued != 4 || stats.Finished != 1 || stats.Tracked != 1 || stats.TrackedSize <= 0 {
 			t.Errorf("with three jobs: %+v", stats)
 		}
 		close(open)

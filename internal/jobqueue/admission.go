@@ -32,7 +32,7 @@ func (p *Producer) Admit(ctx context.Context, patience Patience) error {
 func (p *Producer) admit(ctx context.Context, patience Patience) (most int64, err error) {
 	p.mu.Lock()
 	closed, known := p.closed, time.Since(p.lookedAt) <= fresh
-	most, refusal := p.judge(patience)
+	most, refusal := p.judge(p.last, patience)
 	p.mu.Unlock()
 	if closed {
 		return 0, ErrClosed
@@ -40,23 +40,24 @@ func (p *Producer) admit(ctx context.Context, patience Patience) (most int64, er
 	if known && refusal == nil {
 		return most, nil
 	}
-	if _, err := p.look(ctx); err != nil { // nobody is refused on old knowledge
+	now, err := p.look(ctx) // nobody is refused on old knowledge
+	if err != nil {
 		return 0, err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.judge(patience)
+	return p.judge(now, patience)
 }
 
 // judge is called with mu held.
-func (p *Producer) judge(patience Patience) (most int64, refusal error) {
-	most = p.most(patience)
-	switch {
-	case p.last.alive == 0:
-		return most, ErrNoWorker
-	case p.last.length+p.last.parked >= int64(p.config.MaxQueue):
-		return most, ErrFull
-	case p.last.length >= most:
+func (p *Producer) judge(s status, patience Patience) (most int64, refusal error) {
+	if s.alive == 0 {
+		return 0, ErrNoWorker
+	}
+	if s.length+s.parked >= int64(p.config.MaxQueue) {
+		return 0, ErrFull
+	}
+	if most = p.most(patience); s.length >= most {
 		return most, ErrBusy
 	}
 	return most, nil
@@ -67,22 +68,23 @@ func (p *Producer) most(patience Patience) int64 {
 	if p.config.Guards.NoPace {
 		return int64(p.config.MaxQueue)
 	}
-	return p.pace.most(patience.begin(), p.last.slots, int64(p.config.MaxQueue))
+	return p.pace.most(patience.Begins(), p.last.slots, int64(p.config.MaxQueue))
 }
 
 // see takes note of the queue as it was before jobs were added; see pace.
-func (p *Producer) see(now, finished, length int64, added int) {
+func (p *Producer) see(now, finished, length, added int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.pace.see(now, finished, length)
-	p.last.length = length + int64(added)
+	p.last.length = length + added
 }
 
-// RetryAfter returns when, by what is known, a job may be enqueued that is not now, because of ErrFull or ErrBusy: full seconds.
+// RetryAfter returns when, by what is known, a job may be enqueued that is not now, because of ErrFull or ErrBusy: full seconds, and
+// not the same for all.
 func (p *Producer) RetryAfter(patience Patience) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.pace.retryAfter(p.last.length, p.most(patience))
+	return p.pace.retryAfter(patience.Begins(), p.last.slots, p.last.length, p.most(patience))
 }
 
 // look asks Redis for the state of the queue.
@@ -92,6 +94,9 @@ func (p *Producer) look(ctx context.Context) (status, error) {
 	s, err := p.looks.Do(ctx, struct{}{})
 	if err != nil {
 		p.blind.Store(time.Now().UnixNano())
+		p.mu.Lock()
+		p.triedAt = time.Now()
+		p.mu.Unlock()
 		return s, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	p.blind.Store(0)

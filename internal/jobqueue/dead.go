@@ -196,6 +196,7 @@ local lane = KEYS[6]
 if job.order and (not lane or order_of(lane) ~= job.order) then return {'order:' .. job.order} end
 if redis.call('XLEN', KEYS[2]) + tonumber(redis.call('HGET', statistics, 'parked') or '0') >= tonumber(ARGV[4]) then return {'full'} end
 redis.call('ZADD', KEYS[3], time, ARGV[1])
+redis.call('HINCRBY', statistics, 'enqueued', 1)
 local record = {'server', ARGV[3], 'deadline', string.format('%.0f', now + tonumber(ARGV[2])),
   'scheme', job.scheme or '', 'remote', job.remote or '', 'request', job.request,
   'replays', string.format('%d', (tonumber(job.replays) or 0) + 1), 'queued', job.queued or '', 'drift', job.drift or '0',

@@ -110,13 +110,13 @@ func (p *Producer) tryEnqueues(jobs []Job) ([]enqueued, error) {
 		p.doubt(c, jobs)
 		return nil, err
 	}
-	if err := expect(reply, 4+len(jobs), "enqueue"); err != nil {
+	if err := expect(reply, 5+len(jobs), "enqueue"); err != nil {
 		return nil, err
 	}
 	p.clock.learn(time.Now(), number(reply[0]))
-	p.see(number(reply[0]), number(reply[3]), number(reply[2]), len(jobs))
+	p.see(number(reply[0]), number(reply[4]), number(reply[2]), number(reply[3]))
 	for i := range results {
-		results[i] = enqueuedOf(text(reply[4+i]))
+		results[i] = enqueuedOf(text(reply[5+i]))
 		results[i].now, results[i].incarnation, results[i].redis = number(reply[0]), text(reply[1]), c.redis
 	}
 	return results, nil

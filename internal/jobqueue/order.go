@@ -56,6 +56,7 @@ func (l *keyList) add(key string) int {
 //	lanes:<order> (stream): the records of those that wait for it
 //	statistics: parked: how many wait in all lanes
 const ordering = `
+local LANE_PART = 10 -- of the longest queue a lane may have that part, lest one order keeps all others out
 local lanes = KEYS[LANES]
 local function order_of(lane) return string.match(lane, '[^:]+$') end
 local function turn(order) return string.match(redis.call('HGET', lanes, order) or '', '^(%S+) (%S+)$') end
@@ -84,14 +85,15 @@ local function taken(jobs, lane)
 end
 local function add_in_order(jobs, lane, job, ...)
   local id
-  if taken(jobs, lane) then
+  local waits = taken(jobs, lane)
+  if waits then
     id = redis.call('XADD', lane, '*', 'id', job, ...)
     redis.call('HINCRBY', statistics, 'parked', 1)
   else
     id = redis.call('XADD', jobs, '*', 'id', job, ...)
     redis.call('HSET', lanes, order_of(lane), id .. ' ' .. job)
   end
-  return order_of(lane) .. '/' .. id
+  return order_of(lane) .. '/' .. id, waits
 end
 -- Where a job is now: the stream, and its id there; nil if it is nowhere.
 local function place(jobs, lane, at, job)

@@ -294,6 +294,35 @@ func TestTheTurnPassesOnFromAJobThatIsGone(t *testing.T) {
 	})
 }
 
+// One order keeps no others out.
+func TestALaneHasALimit(t *testing.T) {
+	t.Parallel() // most of it is waiting
+	f := newFixture(t, redistest.StartEmbedded(t).Client(t))
+	f.config.MaxQueue = 20
+	p, c := f.producer(), f.consumer()
+	var answers []<-chan tracked
+	for i := range 3 { // one has the turn, and a tenth of the queue waits
+		answers = append(answers, f.inOrder(p, "a", fmt.Sprint("a", i)))
+	}
+	_, err := p.Do(context.Background(), jobqueue.Job{ID: jobqueue.NewID(), Request: "x", Order: "a"}, jobqueue.Patience{Wait: minute})
+	if !errors.Is(err, jobqueue.ErrBusy) {
+		t.Errorf("one more: %v", err)
+	}
+	other := f.inOrder(p, "b", "b0")
+	for range 2 {
+		for _, d := range f.fetch(c, 1) {
+			f.finish(c, d)
+		}
+	}
+	answeredWith(t, answers[0], "a0")
+	answeredWith(t, other, "b0")
+	for i := range 2 {
+		f.finish(c, f.fetch(c, 1)[0])
+		answeredWith(t, answers[i+1], fmt.Sprint("a", i+1))
+	}
+	f.ordersGone()
+}
+
 func TestJobsThatWaitForTheirTurnFillTheQueue(t *testing.T) {
 	t.Parallel() // most of it is waiting
 	f := newFixture(t, redistest.StartEmbedded(t).Client(t))

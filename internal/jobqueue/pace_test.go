@@ -25,12 +25,22 @@ const longest, slots = 10_000, 8
 
 func (v *view) most(patience time.Duration) int64 { return v.p.most(patience, slots, longest) }
 
+// retries are the shortest and the longest of many answers.
+func (v *view) retries(patience time.Duration, length, most int64) (shortest, longest time.Duration) {
+	shortest = time.Hour
+	for range 1000 {
+		wait := v.p.retryAfter(patience, slots, length, most)
+		shortest, longest = min(shortest, wait), max(longest, wait)
+	}
+	return shortest, longest
+}
+
 func TestAQueueIsAsLongAsWorkersCanBeInTime(t *testing.T) {
 	v := &view{now: 1}
 	v.pass(4, 100, 900)
-	// In eight seconds, four fifths of ten, 100 a second are 800; with the eight that run it is 108 a second.
-	if got := v.most(10 * time.Second); got != 864 {
-		t.Errorf("%d jobs may be before one, not 864", got)
+	// In eight seconds, four fifths of ten, 100 a second are 800, and there are those for which there are slots.
+	if got := v.most(10 * time.Second); got < 807 || got > 808 {
+		t.Errorf("%d jobs may be before one, not 808", got)
 	}
 	if got := v.most(2000 * time.Second); got != longest {
 		t.Errorf("%d jobs may be before one that can wait for long, not %d", got, longest)
@@ -38,25 +48,25 @@ func TestAQueueIsAsLongAsWorkersCanBeInTime(t *testing.T) {
 	if got := v.most(10 * time.Millisecond); got != slots {
 		t.Errorf("%d jobs may be before one that cannot wait, not as many as there are slots", got)
 	}
-	if got := v.p.retryAfter(1062, 864); got != 2*time.Second {
-		t.Errorf("room for one of 200 jobs too many after %v", got)
+	if shortest, longest := v.retries(10*time.Second, 1006, 808); shortest != 2*time.Second || longest != 4*time.Second {
+		t.Errorf("room for one of 199 jobs too many after %v to %v", shortest, longest)
 	}
-	if got := v.p.retryAfter(864, 864); got != time.Second {
-		t.Errorf("room for one job after %v", got)
+	if shortest, longest := v.retries(10*time.Second, 808, 808); shortest != time.Second || longest != 2*time.Second {
+		t.Errorf("room for one job after %v to %v", shortest, longest)
 	}
 }
 
 func TestNobodyIsRefusedWithoutEvidence(t *testing.T) {
 	for name, pass := range map[string]func(v *view){
 		"nothing was seen":                    func(*view) {},
-		"it was not seen for long":            func(v *view) { v.pass(0.5, 100, 900) },
+		"it was not seen for long":            func(v *view) { v.pass(2, 100, 900) },
 		"there was nothing to do":             func(v *view) { v.pass(4, 1, 0) },
 		"slots were free":                     func(v *view) { v.pass(4, 1, slots/2) },
-		"slots were free for a moment":        func(v *view) { v.pass(4, 100, 900); v.pass(0.1, 100, 2); v.pass(0.5, 100, 900) },
+		"slots were free for a moment":        func(v *view) { v.pass(4, 100, 900); v.pass(0.1, 100, 2); v.pass(2, 100, 900) },
 		"jobs do not wait for long":           func(v *view) { v.pass(4, 100, 200) },
-		"Redis was not seen for long":         func(v *view) { v.pass(4, 100, 900); v.now += 4_000_000; v.pass(0.5, 100, 900) },
-		"Redis is another one":                func(v *view) { v.pass(4, 100, 900); v.finished = 0; v.pass(0.5, 100, 900) },
-		"Redis's clock was set back for long": func(v *view) { v.now = 1e9; v.pass(4, 100, 900); v.now = 1; v.pass(0.5, 100, 900) },
+		"Redis was not seen for long":         func(v *view) { v.pass(4, 100, 900); v.now += 4_000_000; v.pass(2, 100, 900) },
+		"Redis is another one":                func(v *view) { v.pass(4, 100, 900); v.finished = 0; v.pass(2, 100, 900) },
+		"Redis's clock was set back for long": func(v *view) { v.now = 1e9; v.pass(4, 100, 900); v.now = 1; v.pass(2, 100, 900) },
 	} {
 		v := &view{now: 1}
 		pass(v)
@@ -66,18 +76,56 @@ func TestNobodyIsRefusedWithoutEvidence(t *testing.T) {
 	}
 }
 
+// Jobs that wait for the same render are finished together, and hold no slot meanwhile.
+func TestJobsThatAreFinishedInBurstsAreNotTooMany(t *testing.T) {
+	const perSecond, patience = 200, 15 * time.Second
+	v := &view{now: 1}
+	for length := int64(300); v.now < 60_000_000; length += perSecond / 10 {
+		v.now += 100_000
+		if v.now%2_500_000 < 100_000 { // a render is committed: those who came before it began are answered
+			v.finished += length - 200
+			length = 200
+		}
+		v.p.see(v.now, v.finished, length)
+		if most := v.most(patience); most <= length {
+			t.Fatalf("%d jobs may be before one, and %d are, which are finished within 5 s", most, length)
+		}
+	}
+}
+
+// Workers that stand still for a while, as for a database that fails over, go on.
+func TestAStallIsNoReasonToRefuse(t *testing.T) {
+	const patience = 15 * time.Second
+	v := &view{now: 1}
+	v.pass(30, 300, 20)
+	for length := int64(20); length < 300*4; length += 30 {
+		v.pass(0.1, 0, length)
+		if most := v.most(patience); most <= length {
+			t.Fatalf("%d jobs may be before one, and %d are, which are at most four seconds of work", most, length)
+		}
+	}
+}
+
+func TestSlowHandlersLetInWhatTheyCanDo(t *testing.T) {
+	v := &view{now: 1}
+	v.pass(30, 10, 300) // of eight slots with handlers of 0.8 s
+	if got := v.most(15 * time.Second); got < 127 || got > 128 {
+		t.Errorf("%d jobs may be before one, not 128", got)
+	}
+}
+
 func TestWhereNothingIsFinishedTheSlotsAreStillTried(t *testing.T) {
 	v := &view{now: 1}
 	v.pass(4, 0, 500)
-	if got := v.most(time.Second); got != slots {
+	if got := v.most(3 * time.Second); got != slots {
 		t.Errorf("%d jobs may be before one, not %d", got, slots)
 	}
-	if got := v.p.retryAfter(500, slots); got != longestRetry {
-		t.Errorf("another try after %v, not %v", got, longestRetry)
+	if shortest, longest := v.retries(3*time.Second, 500, slots); shortest != unknownRetry || longest != 2*unknownRetry {
+		t.Errorf("another try after %v to %v", shortest, longest)
 	}
 	v.pass(4, 100, 500)
-	if got := v.most(3 * time.Second); got != 259 {
-		t.Errorf("%d jobs may be before one once workers go on, not 259", got)
+	if got := v.most(3 * time.Second); got < 247 || got > 248 {
+		t.Errorf("%d jobs may be before one once workers go on, not 248", got)
 	}
 }
 

@@ -40,6 +40,7 @@ type Producer struct {
 	waiting    map[string]*waiter // by job id; each is told once and then removed
 	last       status
 	lookedAt   time.Time // when last was learnt
+	triedAt    time.Time // when a look failed
 	pace       pace
 	answered   answered
 	identified time.Time // when last.redis was asked for
@@ -104,8 +105,8 @@ type Patience struct {
 	Accept bool
 }
 
-// begin is how long a job may wait for a worker.
-func (p Patience) begin() time.Duration { return max(p.Begin, p.Wait) }
+// Begins is how long a job may wait for a worker.
+func (p Patience) Begins() time.Duration { return max(p.Begin, p.Wait) }
 
 // Do enqueues a job and waits for its reply until the time is up or ctx ends; then it withdraws the job, if no worker has
 // begun it and nobody else waits for it. The errors are those of this package. With ErrAccepted the reply's Job is the name for
@@ -128,7 +129,7 @@ func (p *Producer) do(ctx context.Context, job Job, patience Patience) (Reply, e
 	}
 	redisTime, _ := p.clock.now()
 	wait := patience.Wait
-	job.Deadline, job.most = redisTime+patience.begin().Microseconds(), most
+	job.Deadline, job.most = redisTime+patience.Begins().Microseconds(), most
 	begin := time.Now()
 
 	waiter, err := p.register(job.ID)

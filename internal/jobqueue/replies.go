@@ -114,7 +114,7 @@ func (p *Producer) readReplies(ctx context.Context) {
 func (p *Producer) unseen() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return time.Since(p.lookedAt) >= presence
+	return time.Since(p.lookedAt) >= presence && time.Since(p.triedAt) >= presence
 }
 
 // deliver hands records of replies to those who wait for them.

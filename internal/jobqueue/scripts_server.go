@@ -13,14 +13,14 @@ package jobqueue
 //
 // A call that arrives after "admit by" changes nothing, so that calls need to be remembered only until then.
 //
-//	returns {now in µs, incarnation or '', how many jobs were before, without those that wait for their turn, how many were
-//	finished ever, then for each job: its stream id or "<order>/<id>", 'full', 'busy' or 'late'}; for one that is tracked also
+//	returns {now in µs, incarnation or '', how many jobs were before, without those that wait for their turn, how many of these
+//	are there besides now, how many were finished ever, then for each job: its stream id or "<order>/<id>", 'full', 'busy' or 'late'}; for one that is tracked also
 //	'kept:<job>' (there is a reply of this scope), 'joined:<job>:<stream id>' (one of this scope is under way, whose reply goes
 //	to this caller, too), 'other' (another payload), 'many' (so many wait for the one under way that this caller cannot), or 'crowded'
 const enqueueScript = `
 local jobs, seen, replies, server, call = KEYS[1], KEYS[2], KEYS[4], ARGV[4], ARGV[5]
 local length = redis.call('XLEN', jobs)
-local reply = {time, redis.call('HGET', KEYS[5], 'incarnation') or '', length, redis.call('HGET', statistics, 'finished') or '0'}
+local reply = {time, redis.call('HGET', KEYS[5], 'incarnation') or '', length, 0, redis.call('HGET', statistics, 'finished') or '0'}
 local first, size = 8, 8 -- of the jobs in ARGV
 local outcomes = CHECK_SEEN and redis.call('HGET', seen, call)
 if outcomes then
@@ -31,14 +31,19 @@ if now > tonumber(ARGV[1]) then
   for _ = first, #ARGV, size do reply[#reply + 1] = 'late' end
   return reply
 end
-local added, room = 0, tonumber(ARGV[2]) - length - tonumber(redis.call('HGET', statistics, 'parked') or '0')
+local added, parked, room = 0, 0, tonumber(ARGV[2]) - length - tonumber(redis.call('HGET', statistics, 'parked') or '0')
 local function add(a, ...)
   local lane = KEYS[tonumber(ARGV[a + 7])]
   if added >= room then return 'full' end
-  if length + added >= tonumber(ARGV[a + 2]) and not (lane and taken(jobs, lane)) then return 'busy' end
+  if length + added - parked >= tonumber(ARGV[a + 2]) then return 'busy' end
+  if lane and redis.call('XLEN', lane) >= tonumber(ARGV[2]) / LANE_PART then return 'busy' end
   added = added + 1
   local record = {'server', server, 'deadline', ARGV[a + 1], 'scheme', ARGV[a + 3], 'remote', ARGV[a + 4], 'request', ARGV[a + 5], ...}
-  if lane then return add_in_order(jobs, lane, ARGV[a], 'order', order_of(lane), unpack(record)) end
+  if lane then
+    local at, waits = add_in_order(jobs, lane, ARGV[a], 'order', order_of(lane), unpack(record))
+    if waits then parked = parked + 1 end
+    return at
+  end
   return redis.call('XADD', jobs, '*', 'id', ARGV[a], unpack(record))
 end
 local function known(id, deadline, scope, payload)
@@ -79,7 +84,8 @@ local function add_tracked(a)
 end
 for a = first, #ARGV, size do reply[#reply + 1] = (ARGV[a + 6] == '' and add or add_tracked)(a) end
 if added > 0 then redis.call('HINCRBY', statistics, 'enqueued', added) end
-redis.call('HSET', seen, call, table.concat(reply, ' ', 5))
+redis.call('HSET', seen, call, table.concat(reply, ' ', 6))
+reply[4] = added - parked
 if redis.call('HLEN', seen) == 1 then -- the first call of this time span
   redis.call('PEXPIRE', seen, 60000)
   redis.call('UNLINK', KEYS[3])

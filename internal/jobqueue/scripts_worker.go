@@ -25,7 +25,7 @@ for _, consumer in ipairs(list(list(redis.pcall('XPENDING', KEYS[2], group))[4])
 end
 sweep(KEYS[2], 100)
 local latest = string.match(redis.call('LINDEX', KEYS[3], 0) or '0', '^%d+')
-if now - tonumber(latest) >= 1000000 then
+if math.abs(now - tonumber(latest)) >= 1000000 then
   local counts = redis.call('HMGET', statistics, 'enqueued', 'finished')
   redis.call('LPUSH', KEYS[3], time .. ' ' .. (counts[1] or '0') .. ' ' .. (counts[2] or '0'))
   redis.call('LTRIM', KEYS[3], 0, 15)

@@ -70,11 +70,12 @@ const (
 //	returns jobs, running, held, age of the oldest in µs, dead letters, workers known, workers alive, their slots, servers alive,
 //	tracked jobs, their bytes; ever: enqueued, finished, taken over, withdrawn, expired, died, drift; how many wait for their
 //	turn besides; now; and time, enqueued and
-//	finished of the oldest sample that is not older than asked for, or of the newest one; time is 0 if there is none
+//	finished of the oldest sample that is not older than asked for, or of the newest one that is a second old; time is 0 if there
+//	is none
 var readStats = redis.NewScript(prelude + clock + liveliness + `
 local jobs = redis.call('XLEN', KEYS[1])
 local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
-local age = first and now - tonumber(string.match(first[1], '^%d+')) * 1000 or 0
+local age = first and math.max(0, now - tonumber(string.match(first[1], '^%d+')) * 1000) or 0
 local alive, slots = live_workers(KEYS[4])
 local reply = {
   jobs, list(redis.pcall('XPENDING', KEYS[1], group))[1] or 0, redis.call('HLEN', KEYS[2]), string.format('%.0f', age),
@@ -85,8 +86,11 @@ for _, count in ipairs(redis.call('HMGET', KEYS[7], unpack(names))) do reply[#re
 reply[#reply + 1] = time
 local sample
 for _, one in ipairs(redis.call('LRANGE', KEYS[8], 0, -1)) do
-  if sample and now - tonumber(string.match(one, '^%d+')) > tonumber(ARGV[2]) then break end
-  sample = one
+  local since = now - tonumber(string.match(one, '^%d+'))
+  if since >= 1000000 then -- of less a rate is no rate
+    if sample and since > tonumber(ARGV[2]) then break end
+    sample = one
+  end
 end
 for count in string.gmatch(sample or '0 0 0', '%d+') do reply[#reply + 1] = count end
 return reply

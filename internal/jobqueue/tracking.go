@@ -207,7 +207,8 @@ local function sweep(jobs, n)
     local r = load_tracked(job)
     local under_way = false
     if r and string.find(r.at, '/') then
-      under_way = redis.call('HEXISTS', waiters, job) == 1 -- it may be in a lane, or have had its turn
+      -- It may be in a lane, or have its turn. Where somebody has deleted it nobody waits for it an hour after its deadline.
+      under_way = redis.call('HEXISTS', waiters, job) == 1 and now < tonumber(r.deadline) + 3600000000
     elseif r then
       under_way = #list(redis.pcall('XRANGE', jobs, r.at, r.at)) > 0
     end

@@ -105,7 +105,7 @@ func QueueFull(limit int) Problem {
 // TooBusy: as many requests are waiting as the workers can carry out in time, by what they did lately.
 func TooBusy(deadline time.Duration) Problem {
 	return Problem{Type: "too-busy", Title: "The workers are too busy", Status: http.StatusServiceUnavailable,
-		Detail:  fmt.Sprintf("the requests that are waiting would keep the workers busy for %v (option Deadline); the request was not carried out", deadline),
+		Detail:  fmt.Sprintf("so many requests are waiting that this one would hardly be answered within %v (option Deadline); it was not carried out", deadline),
 		Members: []Member{{"deadline", deadline.String()}}}
 }
 
