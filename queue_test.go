@@ -28,7 +28,7 @@ func crowd(t *testing.T, options ...scales.CacheOption) (s *system, release func
 		}
 	})
 	s = single(t, app, setup{
-		cache: options, worker: []scales.WorkerOption{scales.Concurrency(1)}, server: []scales.ServerOption{scales.Deadline(16 * time.Second)},
+		cache: options, worker: []scales.WorkerOption{scales.Concurrency(1)}, server: []scales.ServerOption{scales.Deadline(24 * time.Second)},
 	})
 	answers := make(chan response, jobs)
 	for range jobs {
@@ -49,11 +49,11 @@ func (s *system) stats() scales.QueueStats {
 	return must(s.cache.Queue().Stats(context.Background()))(s.t)
 }
 
-// refusal is the answer to one more request, sent again and again for up to eight seconds by a client that leaves if it has to
-// wait; nil if none of them is answered.
-func (s *system) refusal() *response {
+// refusal is the answer to one more request, sent again and again for so long by a client that leaves if it has to wait; nil if none of
+// them is answered.
+func (s *system) refusal(patience time.Duration) *response {
 	s.t.Helper()
-	for begin := time.Now(); time.Since(begin) < 8*time.Second; {
+	for begin := time.Now(); time.Since(begin) < patience; {
 		ctx, leave := context.WithTimeout(context.Background(), 200*time.Millisecond)
 		req := must(http.NewRequestWithContext(ctx, "POST", s.url+"/more", nil))(s.t)
 		res, err := client.Do(req)
@@ -74,7 +74,7 @@ func (s *system) refusal() *response {
 func TestWhoCannotBeServedInTimeIsToldSo(t *testing.T) {
 	s, release := crowd(t)
 	defer release()
-	refusal := s.refusal()
+	refusal := s.refusal(18 * time.Second)
 	if refusal == nil {
 		t.Fatal("nobody was refused")
 	}
@@ -93,7 +93,7 @@ func TestWhoCannotBeServedInTimeIsToldSo(t *testing.T) {
 func TestWithoutThePaceOfTheWorkersNobodyIsToldSo(t *testing.T) {
 	s, release := crowd(t, scales.QueueGuards(jobqueue.Guards{NoPace: true}))
 	defer release()
-	if refusal := s.refusal(); refusal != nil {
+	if refusal := s.refusal(9 * time.Second); refusal != nil {
 		t.Errorf("refused with %d: %s", refusal.StatusCode, refusal.body)
 	}
 }

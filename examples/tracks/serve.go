@@ -30,6 +30,7 @@ func (p *program) serve(ctx context.Context, listener net.Listener, handler http
 	}
 	drain()
 	_ = listener.Close() // Serve says so
+	<-served.done        // before that, Shutdown would close it once more
 	timer := time.NewTimer(p.grace)
 	defer timer.Stop()
 	select {

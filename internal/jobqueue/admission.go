@@ -13,6 +13,7 @@ type status struct {
 	alive       int64
 	slots       int64 // of those that are alive
 	length      int64
+	held        int64 // of length: decided
 	parked      int64 // jobs besides, which wait for their turn
 	finished    int64
 	last        string
@@ -75,7 +76,7 @@ func (p *Producer) most(patience Patience) int64 {
 func (p *Producer) see(now, finished, length, added int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.pace.see(now, finished, length)
+	p.pace.see(now, finished, length, unseen)
 	p.last.length = length + added
 }
 
@@ -106,17 +107,17 @@ func (p *Producer) look(ctx context.Context) (status, error) {
 func (p *Producer) sendLooks(calls []struct{}) ([]status, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), p.config.Timeout)
 	defer cancel()
-	keys := []string{p.keys.workers, p.keys.jobs, p.keys.replies, p.config.Meta, p.keys.servers, p.keys.statistics}
+	keys := []string{p.keys.workers, p.keys.jobs, p.keys.replies, p.config.Meta, p.keys.servers, p.keys.statistics, p.keys.held}
 	reply, err := run(ctx, p.config.Client, p.scripts.status, keys, []any{p.server})
 	if err != nil {
 		return nil, err
 	}
-	if err := expect(reply, 8, "status"); err != nil {
+	if err := expect(reply, 9, "status"); err != nil {
 		return nil, err
 	}
 	s := status{
-		now: number(reply[0]), alive: number(reply[1]), slots: number(reply[2]), length: number(reply[3]), parked: number(reply[4]),
-		finished: number(reply[5]), last: text(reply[6]), incarnation: text(reply[7]), redis: p.recentIdentity(ctx),
+		now: number(reply[0]), alive: number(reply[1]), slots: number(reply[2]), length: number(reply[3]), held: number(reply[4]),
+		parked: number(reply[5]), finished: number(reply[6]), last: text(reply[7]), incarnation: text(reply[8]), redis: p.recentIdentity(ctx),
 	}
 	p.clock.learn(time.Now(), number(reply[0]))
 	p.learn(s)
@@ -133,7 +134,7 @@ func (p *Producer) learn(s status) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.last, p.lookedAt = s, time.Now()
-	p.pace.see(s.now, s.finished, s.length)
+	p.pace.see(s.now, s.finished, s.length, s.length-s.held)
 	if s.last != "" && streamid.Less(s.last, p.read) {
 		p.read = "0"
 	}

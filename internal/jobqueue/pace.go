@@ -15,8 +15,9 @@ const (
 	// paceGap is how long nothing may be seen of the queue without what was seen before being forgotten, in µs.
 	paceGap = 3_000_000
 
-	// evidence is the part of a job's time for which the queue has to be long, before anybody is refused.
-	evidence = 0.25
+	// evidence is the part of a job's time for which the queue has to be long, before anybody is refused, and evidenceFree that
+	// where slots are free: what is there waits for renders then, and those of many jobs may be finished at once.
+	evidence, evidenceFree = 0.25, 0.5
 
 	// sureness is the part of a job's time that the jobs before it may take by what was measured. The rest is for what
 	// changes meanwhile.
@@ -40,11 +41,15 @@ type pace struct {
 	finished  int64     // how many jobs were finished ever, then
 }
 
-// A stretch is a piece of time: when it began, how many jobs were finished by then, and the shortest queue that was seen in it.
-type stretch struct{ begin, finished, least int64 }
+// A stretch is a piece of time: when it began, how many jobs were finished by then, and the shortest queue that was seen in it, with
+// and without the jobs whose handlers have returned.
+type stretch struct{ begin, finished, least, leastBusy int64 }
 
-// see takes note of the queue: length is how many jobs were in it.
-func (p *pace) see(now, finished, length int64) {
+// unseen is how many jobs wait for a slot, or have one, for who has not looked.
+const unseen = math.MaxInt64
+
+// see takes note of the queue: length is how many jobs were in it, and busy how many of them were not decided, or unseen.
+func (p *pace) see(now, finished, length, busy int64) {
 	const disorder = 1_000_000 // answers may arrive in another order
 	switch {
 	case now < p.now && p.now-now < disorder:
@@ -55,51 +60,57 @@ func (p *pace) see(now, finished, length int64) {
 	p.now, p.finished = now, finished
 	n := len(p.stretches)
 	if n == 0 || now-p.stretches[n-1].begin >= paceStretch {
-		p.stretches = append(p.stretches, stretch{now, finished, length})
+		p.stretches = append(p.stretches, stretch{now, finished, length, busy})
 	} else {
-		p.stretches[n-1].least = min(p.stretches[n-1].least, length)
+		last := &p.stretches[n-1]
+		last.least, last.leastBusy = min(last.least, length), min(last.leastBusy, busy)
 	}
 	for len(p.stretches) > 1 && p.stretches[1].begin <= now-paceMemory {
 		p.stretches = p.stretches[1:]
 	}
 }
 
-// over returns how many jobs were finished per second, and the shortest queue, over the latest time of that length, or a little
-// longer. whole says that all of it was seen; otherwise it is as much as was.
-func (p *pace) over(window time.Duration) (perSecond float64, least int64, whole bool) {
-	least = math.MaxInt64
+// over returns how many jobs were finished per second, and the shortest queue, with and without decided jobs, over the latest time of
+// that length, or a little longer. whole says that all of it was seen; otherwise it is as much as was.
+func (p *pace) over(window time.Duration) (perSecond float64, least, busy int64, whole bool) {
+	least, busy = math.MaxInt64, unseen
 	since := p.now - window.Microseconds()
 	for i := len(p.stretches) - 1; i >= 0; i-- {
 		s := p.stretches[i]
-		least = min(least, s.least)
+		least, busy = min(least, s.least), min(busy, s.leastBusy)
 		if seconds := float64(p.now-s.begin) / 1e6; seconds > 0 {
 			perSecond = float64(p.finished-s.finished) / seconds
 		}
 		if s.begin <= since {
-			return perSecond, least, true
+			return perSecond, least, busy, true
 		}
 	}
-	return perSecond, least, false
+	return perSecond, least, busy, false
 }
 
 // rate returns how many jobs a second are counted on by one that has so much time. It is false where nothing says that one could be
-// too late: nobody has looked for long enough; or within a quarter of that time a slot was free, or the jobs that were there had not
-// to wait for as long. For
+// too late: nobody has looked for long enough; or within that part of that time that is evidence few jobs were there, or none that had to
+// wait for as long. For
 //
 //	what was finished per second is what there was to do, not what could have been done
 //
-// A quarter of the time is also what makes bursts even: jobs that wait for the same render are finished together.
+// The part is also what makes bursts even: jobs that wait for the same render are finished together.
 func (p *pace) rate(patience time.Duration, slots int64) (perSecond float64, ok bool) {
-	part := max(time.Duration(float64(patience)*evidence), time.Second)
-	if part.Microseconds() > paceMemory {
-		return 0, false
+	for _, share := range [...]float64{evidence, evidenceFree} {
+		part := max(time.Duration(float64(patience)*share), time.Second)
+		if part.Microseconds() > paceMemory {
+			return 0, false
+		}
+		perSecond, least, busy, whole := p.over(part)
+		if !whole || 4*least < 3*slots || float64(least) < perSecond*part.Seconds() {
+			return 0, false
+		}
+		if free := 4*busy < 3*slots; !free || share == evidenceFree {
+			before, _, _, _ := p.over(patience)
+			return max(perSecond, before*stalled), true
+		}
 	}
-	perSecond, least, whole := p.over(part)
-	if !whole || 4*least < 3*slots || float64(least) < perSecond*part.Seconds() {
-		return 0, false
-	}
-	before, _, _ := p.over(patience)
-	return max(perSecond, before*stalled), true
+	return 0, false
 }
 
 // most returns how many jobs may be before one that has to be answered in time. Those that workers have slots for always may.

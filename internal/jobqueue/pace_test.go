@@ -10,6 +10,7 @@ type view struct {
 	p        pace
 	now      int64
 	finished int64
+	decided  int64 // of the queue
 }
 
 // pass lets time go by in which some jobs are finished per second, and the queue has a length.
@@ -17,7 +18,7 @@ func (v *view) pass(seconds float64, perSecond, length int64) {
 	for range int(seconds * 10) {
 		v.now += 100_000
 		v.finished += perSecond / 10
-		v.p.see(v.now, v.finished, length)
+		v.p.see(v.now, v.finished, length, length-v.decided)
 	}
 }
 
@@ -80,16 +81,28 @@ func TestNobodyIsRefusedWithoutEvidence(t *testing.T) {
 func TestJobsThatAreFinishedInBurstsAreNotTooMany(t *testing.T) {
 	const perSecond, patience = 200, 15 * time.Second
 	v := &view{now: 1}
-	for length := int64(300); v.now < 60_000_000; length += perSecond / 10 {
+	var shown, length int64 // by the render under way
+	for v.now < 60_000_000 {
 		v.now += 100_000
+		length += perSecond / 10
 		if v.now%2_500_000 < 100_000 { // a render is committed: those who came before it began are answered
-			v.finished += length - 200
-			length = 200
+			v.finished += shown
+			length -= shown
+			shown = length
 		}
-		v.p.see(v.now, v.finished, length)
+		v.p.see(v.now, v.finished, length, 1)
 		if most := v.most(patience); most <= length {
-			t.Fatalf("%d jobs may be before one, and %d are, which are finished within 5 s", most, length)
+			t.Fatalf("after %v %d jobs may be before one, and %d are, which are finished within 5 s", time.Duration(v.now)*time.Microsecond, most, length)
 		}
+	}
+}
+
+// Where renders are what there is too much of, slots are free.
+func TestJobsThatWaitForRendersAreTooMany(t *testing.T) {
+	v := &view{now: 1, decided: 3000}
+	v.pass(10, 100, 3000)
+	if got := v.most(15 * time.Second); got < 1207 || got > 1208 {
+		t.Errorf("%d jobs may be before one, not 1208", got)
 	}
 }
 
@@ -133,7 +146,7 @@ func TestAnAnswerThatComesLateChangesNothing(t *testing.T) {
 	v := &view{now: 1}
 	v.pass(4, 100, 900)
 	before := v.most(10 * time.Second)
-	v.p.see(v.now-50_000, v.finished-5, 0)
+	v.p.see(v.now-50_000, v.finished-5, 0, 0)
 	if got := v.most(10 * time.Second); got != before {
 		t.Errorf("%d jobs may be before one, not %d", got, before)
 	}

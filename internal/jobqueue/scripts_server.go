@@ -174,9 +174,10 @@ return reply
 // statusScript tells a server what it needs to admit jobs, and notes that the server lives.
 //
 //	KEYS[1] workers   KEYS[2] jobs   KEYS[3] replies of the server   KEYS[4] meta of the queue's partition
-//	KEYS[5] servers (sorted set: server by time in µs)   KEYS[6] statistics   ARGV[1] the server
-//	returns {now in µs, workers alive, their slots, length of the queue, how many jobs wait for their turn besides, how many were
-//	finished ever, last id of the replies or '', incarnation or ''}
+//	KEYS[5] servers (sorted set: server by time in µs)   KEYS[6] statistics   KEYS[7] held
+//	ARGV[1] the server
+//	returns {now in µs, workers alive, their slots, length of the queue, how many of it are decided, how many jobs wait for their
+//	turn besides, how many were finished ever, last id of the replies or '', incarnation or ''}
 const statusScript = liveliness + `
 local alive, slots = live_workers(KEYS[1])
 local last = ''
@@ -185,6 +186,6 @@ if entries[1] then last = entries[1][1] end
 redis.pcall('ZADD', KEYS[5], time, ARGV[1]) -- a Redis that takes no writes is for the enqueue to find out
 redis.pcall('ZREMRANGEBYSCORE', KEYS[5], '-inf', string.format('%.0f', now - 60000000))
 local counts = redis.call('HMGET', KEYS[6], 'parked', 'finished')
-return {time, alive, slots, redis.call('XLEN', KEYS[2]), counts[1] or '0', counts[2] or '0', last,
+return {time, alive, slots, redis.call('XLEN', KEYS[2]), redis.call('HLEN', KEYS[7]), counts[1] or '0', counts[2] or '0', last,
   redis.call('HGET', KEYS[4], 'incarnation') or ''}
 `
