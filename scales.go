@@ -100,9 +100,16 @@
 //
 // # Stopping
 //
-// First http.Server.Shutdown, then [Server.Close], then the context of [Worker.Run], then [Cache.Close], then the
-// Redis client, which Scales never closes. A worker that goes on until the server has had its last reply leaves no
-// client waiting. The jobs of a worker that is killed are taken over by others.
+// First [Server.Drain], a moment later http.Server.Shutdown, then [Server.Close], then the context of [Worker.Run], then
+// [Cache.Close], then the Redis client, which Scales never closes. A worker that goes on until the server has had its last
+// reply leaves no client waiting. What a worker that ends has not begun it hands to another; the jobs of one that is killed are
+// taken over.
+//
+// # Too much to do
+//
+// Where jobs wait for so long that a further one would not be answered in time, it is refused at once with 503, and
+// Retry-After says when there will be room. [Queue.Stats] says how the queue is. With [Order], jobs that have to be are run one
+// after the other.
 //
 // # Guarantees
 //

@@ -32,7 +32,8 @@ type Server struct {
 
 var _ http.Handler = (*Server)(nil)
 
-// NewServer returns a server of the cache. It does no I/O.
+// NewServer returns a server of the cache. It does no I/O. From its first request on it keeps a connection to Redis, over which replies
+// come, and says every two seconds that it lives, until Close.
 func NewServer(cache *Cache, opts ...ServerOption) (*Server, error) {
 	if cache == nil {
 		return nil, errors.New("scales: NewServer: nil cache")
