@@ -59,6 +59,27 @@ func (p *pair) deliver(wait time.Duration) <-chan string {
 	return answers
 }
 
+// record waits until what Redis knows of a worker ends so.
+func (b *bench) record(c *jobqueue.Consumer, end string) {
+	b.t.Helper()
+	workers := strings.TrimSuffix(b.jobs, "jobs") + "workers"
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+		record := b.rdb.HGet(b.t.Context(), workers, c.ID()).Val()
+		if record != "" && strings.HasSuffix(record, end) {
+			return
+		}
+		if time.Now().After(deadline) {
+			b.t.Fatalf("the record of the worker is %q, and does not end in %q", record, end)
+		}
+	}
+}
+
+// isKnown waits until a worker has begun.
+func (b *bench) isKnown(c *jobqueue.Consumer) {
+	b.t.Helper()
+	b.record(c, "")
+}
+
 func (p *pair) finish() {
 	close(p.gate)
 	for range pairSlots {
@@ -76,7 +97,8 @@ func waitingForASlot(t *testing.T, guards shift.Guards) string {
 	further := p.deliver(2 * time.Second)
 	p.consumer.SetDoubt()
 	<-p.rdb.loaded
-	p.work(p.app, lease, pairSlots, guards)
+	idle, _ := p.work(p.app, lease, pairSlots, guards)
+	p.isKnown(idle)
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
@@ -110,8 +132,7 @@ func unknownToIt(t *testing.T, guards shift.Guards) string {
 	p := newPair(t, lease, guards)
 	further := p.deliver(20 * time.Second)
 	idle, _ := p.work(p.app, lease, pairSlots, guards)
-	for p.rdb.HGet(t.Context(), strings.TrimSuffix(p.jobs, "jobs")+"workers", idle.ID()).Err() != nil {
-	}
+	p.isKnown(idle)
 	p.finish()
 	p.stop()
 	return <-further
@@ -135,11 +156,11 @@ func TestWithoutAHandOverWhatWasNeverBegunIsTakenForBegun(t *testing.T) {
 
 // once has a POST run, which is not to run twice, in a worker that drains, and does something to it meanwhile, beside a worker that is
 // idle. It returns how often the handler has run.
-func once(t *testing.T, drained func(b *bench)) int64 {
+func once(t *testing.T, guards shift.Guards, drained func(b *bench, app http.HandlerFunc)) int64 {
 	t.Helper()
-	const lease = 400 * time.Millisecond
+	const lease = onceLease
 	var runs atomic.Int64
-	running, gate := make(chan struct{}, 2), make(chan struct{})
+	running, gate := make(chan struct{}, 8), make(chan struct{})
 	app := func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/once" {
 			runs.Add(1)
@@ -148,7 +169,7 @@ func once(t *testing.T, drained func(b *bench)) int64 {
 		}
 		w.WriteHeader(http.StatusUnprocessableEntity)
 	}
-	b := start(t, redistest.Shared(t), app, lease, shift.Guards{})
+	b := start(t, redistest.Shared(t), app, lease, guards)
 	done := make(chan error, 1)
 	go func() { done <- b.post("/once") }()
 	<-running
@@ -157,12 +178,9 @@ func once(t *testing.T, drained func(b *bench)) int64 {
 		defer close(stopped)
 		b.stop()
 	}()
-	workers := strings.TrimSuffix(b.jobs, "jobs") + "workers"
-	for !strings.HasSuffix(b.rdb.HGet(t.Context(), workers, b.consumer.ID()).Val(), " 0") { // slots: it drains
-	}
+	b.record(b.consumer, " 0")        // slots: it drains
 	<-time.After(jobqueue.FetchBlock) // its last fetch has ended
-	drained(b)
-	_, _ = b.work(app, lease, 16, shift.Guards{})
+	drained(b, app)
 	<-time.After(4 * lease) // whatever is handed over is found
 	close(gate)
 	if err := <-done; err != nil {
@@ -172,11 +190,31 @@ func once(t *testing.T, drained func(b *bench)) int64 {
 	return runs.Load()
 }
 
+const onceLease = 400 * time.Millisecond
+
+// doubted has the worker be in doubt while it drains.
+func doubted(t *testing.T, guards shift.Guards) int64 {
+	t.Helper()
+	return once(t, guards, func(b *bench, app http.HandlerFunc) {
+		idle, _ := b.work(app, onceLease, 16, guards)
+		b.isKnown(idle)
+		b.consumer.SetDoubt()
+	})
+}
+
 func TestADoubtInADrainRunsNothingTwice(t *testing.T) {
 	redistest.Require(t)
 	t.Parallel()
-	if n := once(t, func(b *bench) { b.consumer.SetDoubt() }); n != 1 {
+	if n := doubted(t, shift.Guards{}); n != 1 {
 		t.Errorf("it ran %d times", n)
+	}
+}
+
+func TestIfWhatHasBegunWereHandedOverItWouldRunTwice(t *testing.T) {
+	redistest.Require(t)
+	t.Parallel()
+	if n := doubted(t, shift.Guards{HandOverBegun: true}); n < 2 {
+		t.Errorf("it ran %d times: it is not the look at what has begun that keeps it from running", n)
 	}
 }
 
@@ -185,7 +223,7 @@ func TestADrainingWorkerHandsOverNothingThatItHasBegun(t *testing.T) {
 	redistest.Require(t)
 	t.Parallel()
 	answer := make(chan string, 1)
-	n := once(t, func(b *bench) {
+	n := once(t, shift.Guards{}, func(b *bench, app http.HandlerFunc) {
 		other := jobqueue.NewConsumer(b.queue, time.Minute, 1) // so that the job is admitted
 		if err := other.Join(t.Context()); err != nil {
 			t.Error(err)
@@ -195,6 +233,11 @@ func TestADrainingWorkerHandsOverNothingThatItHasBegun(t *testing.T) {
 			answer <- fmt.Sprintf("%.12s %v", reply, err)
 		}()
 		b.fetchFor(b.consumer)
+		if _, err := other.Leave(t.Context()); err != nil {
+			t.Error(err)
+		}
+		idle, _ := b.work(app, onceLease, 16, shift.Guards{})
+		b.isKnown(idle)
 	})
 	if got := <-answer; n != 1 || got != "HTTP/1.1 422 <nil>" {
 		t.Errorf("it ran %d times, the other is answered with %s", n, got)
@@ -222,7 +265,8 @@ func TestWhatADrainHasGivenUpIsNotRunAgain(t *testing.T) {
 		answer <- fmt.Sprintf("%.12s %v", reply, err)
 	}()
 	<-running
-	b.work(app, lease, 16, shift.Guards{})
+	idle, _ := b.work(app, lease, 16, shift.Guards{})
+	b.isKnown(idle)
 	b.stop()
 	if got := <-answer; runs.Load() != 1 || got != "HTTP/1.1 502 <nil>" {
 		t.Errorf("it ran %d times, and is answered with %s", runs.Load(), got)

@@ -72,23 +72,29 @@ func (s *shift) awaitSlot(d *jobqueue.Delivery) bool {
 	case s.slots <- struct{}{}:
 		return true
 	case <-s.leaves:
+	case <-s.ended.Done():
+		return false
+	}
+	for {
 		if s.handOver(s.ended, map[string]int64{d.StreamID: d.Deliveries}) {
 			return false
 		}
-	case <-s.ended.Done():
-		return false
+		again := time.NewTimer(s.Consumer.BeatInterval()) // there may be another worker by then
+		select {
+		case s.slots <- struct{}{}:
+			again.Stop()
+			// The answer to what has given it away may be lost.
+			if s.retry(d, "look whether it is ours", func() (bool, error) { return s.Consumer.Owns(s.ended, d) }) {
+				return true
+			}
+			<-s.slots
+			return false
+		case <-again.C:
+		case <-s.ended.Done():
+			again.Stop()
+			return false
+		}
 	}
-	select {
-	case s.slots <- struct{}{}:
-	case <-s.ended.Done():
-		return false
-	}
-	// The answer to what has given it away may be lost.
-	if s.retry(d, "look whether it is ours", func() (bool, error) { return s.Consumer.Owns(s.ended, d) }) {
-		return true
-	}
-	<-s.slots
-	return false
 }
 
 // failureOf says in what a job has failed that nobody waits for, "" if it has not: who would have been told must not be, so

@@ -66,6 +66,9 @@ type Guards struct {
 	// NoHandOver keeps jobs that were never begun when the shift ends.
 	NoHandOver bool
 
+	// HandOverBegun gives away what has begun, too.
+	HandOverBegun bool
+
 	// NoLongDoubt looks for jobs of a failed fetch once, not for as long as the fetch may take them.
 	NoLongDoubt bool
 }
@@ -106,6 +109,12 @@ func Run(ctx context.Context, config Config) {
 	s.draining = true
 	s.mu.Unlock()
 	s.Consumer.Drain()
+	go func() { // the others are told now
+		select {
+		case s.asked <- func() {}:
+		case <-s.ended.Done():
+		}
+	}()
 	close(s.leaves)
 	drained := make(chan struct{})
 	go func() {
@@ -302,7 +311,7 @@ func (s *shift) handOverRest(ctx context.Context) {
 	}
 	s.mu.Lock()
 	for id := range owned {
-		if _, inHand := s.jobs[id]; inHand || s.started[id] {
+		if _, inHand := s.jobs[id]; (inHand || s.started[id]) && !s.Guards.HandOverBegun {
 			delete(owned, id)
 		}
 	}
@@ -427,6 +436,8 @@ func (s *shift) begin(id, consumer string, deliveries int64) beginning {
 	defer s.mu.Unlock()
 	h, ok := s.jobs[id]
 	switch {
+	case s.draining && s.Guards.HandOverBegun:
+		return refused
 	case ok && h == hand{consumer, deliveries}:
 		return inHand
 	case ok:
