@@ -222,6 +222,7 @@ func (o *overload) report(capacity float64, executed map[string]string, withdraw
 			note("%q was carried out %s times", body, times)
 		}
 	}
+	withdrawn -= int64(counts["503 not-started"]) // of those who had waited until the deadline
 	if leftExecuted > max(0, left-withdrawn) {
 		note("%d clients left, %d jobs were withdrawn, and %d of those who had left were carried out", left, withdrawn, leftExecuted)
 	}

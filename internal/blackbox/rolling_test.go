@@ -46,7 +46,9 @@ func TestARollingRestartShowsNothing(t *testing.T) {
 		if restarts%(servers+workers) < servers {
 			crew = c.servers
 		}
-		crew.restart(t)
+		b.takeOut(crew).stop(t)
+		crew.launch(t)
+		crew.complete(t)
 		restarts++
 	})
 	if err := context.Cause(ctx); err != nil {
@@ -80,16 +82,13 @@ func (c *campaign) readOn(ctx context.Context, server *process, count *int) erro
 	return nil
 }
 
-// restart ends one process as an operator does, once no new connections are made to it, and starts another one.
-func (c *crew) restart(t *testing.T) {
-	t.Helper()
+// takeOut removes the process that is there for the longest time from those that are ready.
+func (c *crew) takeOut() *process {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	first := c.ready[0]
 	c.ready = c.ready[1:]
-	c.mu.Unlock()
-	first.stop(t)
-	c.launch(t)
-	c.complete(t)
+	return first
 }
 
 // balancer passes connections on to the servers of a crew that are ready, and knows nothing of HTTP.
@@ -130,11 +129,8 @@ func (b *balancer) accept() {
 // pass copies both ways until both sides have ended.
 func (b *balancer) pass(client net.Conn) {
 	defer func() { _ = client.Close() }()
-	b.mu.Lock()
-	chosen := b.crew.pick(b.random)
-	b.mu.Unlock()
-	server, err := net.Dial("tcp", strings.TrimPrefix(chosen.url, "http://"))
-	if err != nil {
+	server := b.dial()
+	if server == nil {
 		return // the client notices
 	}
 	defer func() { _ = server.Close() }()
@@ -146,6 +142,28 @@ func (b *balancer) pass(client net.Conn) {
 		})
 	}
 	both.Wait()
+}
+
+// dial connects to one of the servers. Nobody is taken out between the choice and the connection.
+func (b *balancer) dial() net.Conn {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	chosen := b.crew.pick(b.random)
+	if chosen == nil {
+		return nil
+	}
+	server, err := net.Dial("tcp", strings.TrimPrefix(chosen.url, "http://"))
+	if err != nil {
+		return nil
+	}
+	return server
+}
+
+// takeOut returns the server to be restarted next, to which no more connections are made.
+func (b *balancer) takeOut(c *crew) *process {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return c.takeOut()
 }
 
 // client returns a client of its own, with one connection to the balancer.

@@ -52,13 +52,13 @@ func (p *Producer) admit(ctx context.Context, patience Patience) (most int64, er
 
 // judge is called with mu held.
 func (p *Producer) judge(s status, patience Patience) (most int64, refusal error) {
-	if s.alive == 0 {
-		return 0, ErrNoWorker
-	}
-	if s.length+s.parked >= int64(p.config.MaxQueue) {
-		return 0, ErrFull
-	}
-	if most = p.most(patience); s.length >= most {
+	most = p.most(patience)
+	switch {
+	case s.alive == 0:
+		return most, ErrNoWorker
+	case s.length+s.parked >= int64(p.config.MaxQueue):
+		return most, ErrFull
+	case s.length >= most:
 		return most, ErrBusy
 	}
 	return most, nil

@@ -5,8 +5,8 @@ import "github.com/itscales/scales/internal/streamid"
 // mostAnswered is how many callers that were answered are remembered.
 const mostAnswered = 10_000
 
-// answered remembers callers that were told what became of their jobs, the latest ones. A later reply to one of them says that a
-// job was carried out once more: Redis has lost that it had ended. It is not safe for concurrent use.
+// answered remembers callers that were told what became of their jobs, the latest ones. A later reply to one of them says that Redis has
+// lost that the job had ended. If it has lost more than that, the job was carried out once more. It is not safe for concurrent use.
 type answered struct {
 	records map[string]string // caller to the record with the reply, "" if the job was withdrawn
 	order   []string          // the callers, in a ring

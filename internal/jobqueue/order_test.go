@@ -294,6 +294,34 @@ func TestTheTurnPassesOnFromAJobThatIsGone(t *testing.T) {
 	})
 }
 
+// Nor does one that has as many as may wait.
+func TestTheTurnPassesOnInAFullLane(t *testing.T) {
+	t.Parallel() // most of it is waiting
+	f := newFixture(t, redistest.StartEmbedded(t).Client(t)).keeping()
+	f.config.MaxQueue = 20
+	ctx := context.Background()
+	p, c := f.producer(), f.consumer()
+	for i := range 3 {
+		accepted := <-f.ordered(p, ctx, "a", fmt.Sprint("a", i), jobqueue.Patience{Begin: minute, Accept: true}, jobqueue.Tracking{Keep: time.Hour})
+		if !errors.Is(accepted.err, jobqueue.ErrAccepted) {
+			t.Fatal(accepted.err)
+		}
+	}
+	if err := f.config.Client.XTrimMaxLen(ctx, f.config.Prefix+"q:jobs", 0).Err(); err != nil {
+		t.Fatal(err)
+	}
+	last := f.inOrder(p, "a", "a3")
+	for i := range 3 {
+		d := f.fetch(c, 10)[0]
+		if want := fmt.Sprint("a", i+1); d.Request != want {
+			t.Errorf("fetched %s, want %s", d.Request, want)
+		}
+		f.finish(c, d)
+	}
+	answeredWith(t, last, "a3")
+	f.ordersGone()
+}
+
 // One order keeps no others out.
 func TestALaneHasALimit(t *testing.T) {
 	t.Parallel() // most of it is waiting

@@ -23,8 +23,8 @@ const (
 	// changes meanwhile.
 	sureness = 0.8
 
-	// stalled is the part of the rate over a job's whole time that is counted on where less was finished lately: workers that stand
-	// still for a while go on.
+	// stalled is the part of the earlier rate that is counted on where less was finished lately: workers that stand still for a
+	// while go on.
 	stalled = 0.5
 
 	// unknownRetry is after how long another try makes sense where nothing is known.
@@ -88,8 +88,31 @@ func (p *pace) over(window time.Duration) (perSecond float64, least, busy int64,
 	return perSecond, least, busy, false
 }
 
+// before returns how many jobs were finished per second in the time of that length before the latest part. It is false where none was
+// seen to be, and not so long a time was seen in all.
+func (p *pace) before(part, length time.Duration) (perSecond float64, ok bool) {
+	until, since := p.now-part.Microseconds(), p.now-(part+length).Microseconds()
+	var last *stretch
+	for i := len(p.stretches) - 1; i >= 0; i-- {
+		s := &p.stretches[i]
+		if s.begin > until {
+			continue
+		}
+		if last == nil {
+			last = s
+			continue
+		}
+		perSecond = float64(last.finished-s.finished) / (float64(last.begin-s.begin) / 1e6)
+		if s.begin <= since {
+			break
+		}
+	}
+	first := p.stretches[0].begin
+	return perSecond, perSecond > 0 || p.now-first >= length.Microseconds()
+}
+
 // rate returns how many jobs a second are counted on by one that has so much time. It is false where nothing says that one could be
-// too late: nobody has looked for long enough; or within that part of that time that is evidence few jobs were there, or none that had to
+// too late: nobody has looked for long enough, which is for the whole of that time where no job was seen to be finished before; or within that part of that time that is evidence few jobs were there, or none that had to
 // wait for as long. For
 //
 //	what was finished per second is what there was to do, not what could have been done
@@ -106,8 +129,8 @@ func (p *pace) rate(patience time.Duration, slots int64) (perSecond float64, ok 
 			return 0, false
 		}
 		if free := 4*busy < 3*slots; !free || share == evidenceFree {
-			before, _, _, _ := p.over(patience)
-			return max(perSecond, before*stalled), true
+			before, ok := p.before(part, patience)
+			return max(perSecond, before*stalled), ok
 		}
 	}
 	return 0, false

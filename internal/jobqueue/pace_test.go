@@ -61,6 +61,7 @@ func TestNobodyIsRefusedWithoutEvidence(t *testing.T) {
 	for name, pass := range map[string]func(v *view){
 		"nothing was seen":                    func(*view) {},
 		"it was not seen for long":            func(v *view) { v.pass(2, 100, 900) },
+		"a server begins while workers stand": func(v *view) { v.pass(7, 0, 900) },
 		"there was nothing to do":             func(v *view) { v.pass(4, 1, 0) },
 		"slots were free":                     func(v *view) { v.pass(4, 1, slots/2) },
 		"slots were free for a moment":        func(v *view) { v.pass(4, 100, 900); v.pass(0.1, 100, 2); v.pass(2, 100, 900) },

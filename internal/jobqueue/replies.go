@@ -129,7 +129,7 @@ func (p *Producer) deliver(messages []redis.XMessage) {
 				record = text(message.Values[first])
 			}
 			if p.answered.again(id, message.ID) {
-				p.config.Logger.Error("scales: a job whose caller was answered before was carried out again: Redis has lost that it had ended", "job", id)
+				p.config.Logger.Error("scales: a job is answered once more: Redis has lost that it had ended, and it may have been carried out again", "job", id)
 			}
 			if _, waits := p.waiting[id]; waits {
 				p.answered.note(id, message.ID)

@@ -36,7 +36,7 @@ local function add(a, ...)
   local lane = KEYS[tonumber(ARGV[a + 7])]
   if added >= room then return 'full' end
   if length + added - parked >= tonumber(ARGV[a + 2]) then return 'busy' end
-  if lane and redis.call('XLEN', lane) >= tonumber(ARGV[2]) / LANE_PART then return 'busy' end
+  if lane and taken(jobs, lane) and redis.call('XLEN', lane) >= tonumber(ARGV[2]) / LANE_PART then return 'busy' end
   added = added + 1
   local record = {'server', server, 'deadline', ARGV[a + 1], 'scheme', ARGV[a + 3], 'remote', ARGV[a + 4], 'request', ARGV[a + 5], ...}
   if lane then
