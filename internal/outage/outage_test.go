@@ -2,7 +2,9 @@ package outage_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -14,7 +16,8 @@ func TestAnOutageIsLoggedOnceAndSoIsItsEnd(t *testing.T) {
 	var b bytes.Buffer
 	l := outage.New(slog.New(slog.NewTextHandler(&b, nil)), "Redis")
 	gone := errors.New("gone")
-	for _, err := range []error{nil, gone, gone, nil, nil, gone} {
+	ended := fmt.Errorf("ended: %w", context.Canceled)
+	for _, err := range []error{nil, ended, gone, gone, ended, nil, nil, gone} {
 		l.Note(err)
 	}
 	var got []string

@@ -346,9 +346,7 @@ func (s *shift) take(ctx context.Context) {
 				<-s.slots
 			}
 		}
-		if err == nil || ctx.Err() == nil { // a fetch that was told to end says nothing of Redis
-			s.Outage.Note(err)
-		}
+		s.Outage.Note(err)
 		if err != nil {
 			wait(ctx, pause)
 			s.awaitRedis(ctx)
