@@ -2,8 +2,6 @@
 package outage
 
 import (
-	"context"
-	"errors"
 	"log/slog"
 	"sync/atomic"
 )
@@ -18,10 +16,9 @@ type Log struct {
 // New returns a log for what is named.
 func New(logger *slog.Logger, what string) *Log { return &Log{logger: logger, what: what} }
 
-// Note takes note of the outcome of a call. One that was told to end says nothing.
+// Note takes note of the outcome of a call.
 func (l *Log) Note(err error) {
 	switch {
-	case errors.Is(err, context.Canceled):
 	case err == nil && l.away.Load() && l.away.CompareAndSwap(true, false):
 		l.logger.Info("scales: " + l.what + " is back")
 	case err != nil && l.away.CompareAndSwap(false, true):

@@ -2,9 +2,7 @@ package outage_test
 
 import (
 	"bytes"
-	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -16,8 +14,7 @@ func TestAnOutageIsLoggedOnceAndSoIsItsEnd(t *testing.T) {
 	var b bytes.Buffer
 	l := outage.New(slog.New(slog.NewTextHandler(&b, nil)), "Redis")
 	gone := errors.New("gone")
-	ended := fmt.Errorf("ended: %w", context.Canceled)
-	for _, err := range []error{nil, ended, gone, gone, ended, nil, nil, gone} {
+	for _, err := range []error{nil, gone, gone, nil, nil, gone} {
 		l.Note(err)
 	}
 	var got []string

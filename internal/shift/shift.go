@@ -346,7 +346,9 @@ func (s *shift) take(ctx context.Context) {
 				<-s.slots
 			}
 		}
-		s.Outage.Note(err)
+		if err == nil || ctx.Err() == nil { // a fetch that was told to end says nothing of Redis
+			s.Outage.Note(err)
+		}
 		if err != nil {
 			wait(ctx, pause)
 			s.awaitRedis(ctx)
