@@ -148,6 +148,8 @@ func TestStatsSayWhatTheQueueIsLike(t *testing.T) {
 
 // overlaps counts how many handlers of one path ran at once, at most.
 type overlaps struct {
+	hold time.Duration // how long a handler runs, so that others may begin meanwhile
+
 	mu      sync.Mutex
 	running map[string]int
 	most    map[string]int
@@ -163,16 +165,16 @@ func (o *overlaps) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	o.most[r.URL.Path] = max(o.most[r.URL.Path], o.running[r.URL.Path])
 	o.all = append(o.all, r.URL.String())
 	o.mu.Unlock()
-	time.Sleep(5 * time.Millisecond) // others may begin meanwhile
+	time.Sleep(o.hold)
 	o.mu.Lock()
 	o.running[r.URL.Path]--
 	o.mu.Unlock()
 }
 
 // inOrder sends requests to two paths through a server with two workers, and returns what ran when.
-func inOrder(t *testing.T, rdb redis.UniversalClient, partitions int, guards jobqueue.Guards) *overlaps {
+func inOrder(t *testing.T, rdb redis.UniversalClient, partitions int, guards jobqueue.Guards, hold time.Duration) *overlaps {
 	t.Helper()
-	app := &overlaps{running: make(map[string]int), most: make(map[string]int)}
+	app := &overlaps{hold: hold, running: make(map[string]int), most: make(map[string]int)}
 	s := start(t, rdb, app, setup{
 		cache:  []scales.CacheOption{scales.Partitions(partitions), scales.QueueGuards(guards)},
 		server: []scales.ServerOption{scales.Order(func(r *http.Request) string { return r.URL.Path })},
@@ -203,7 +205,7 @@ func inOrder(t *testing.T, rdb redis.UniversalClient, partitions int, guards job
 func TestRequestsOfAnOrderRunOneAfterTheOther(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient, partitions int) {
 		t.Parallel()
-		app := inOrder(t, rdb, partitions, jobqueue.Guards{})
+		app := inOrder(t, rdb, partitions, jobqueue.Guards{}, 5*time.Millisecond)
 		next := map[string]int{}
 		for _, target := range app.all {
 			path, n, _ := strings.Cut(target, "?n=")
@@ -220,7 +222,7 @@ func TestRequestsOfAnOrderRunOneAfterTheOther(t *testing.T) {
 
 func TestWithoutTurnsRequestsOfAnOrderRunAtOnce(t *testing.T) {
 	t.Parallel()
-	app := inOrder(t, redistest.StartEmbedded(t).Client(t), 1, jobqueue.Guards{NoOrder: true})
+	app := inOrder(t, redistest.StartEmbedded(t).Client(t), 1, jobqueue.Guards{NoOrder: true}, time.Second)
 	if app.most["/a"] < 2 && app.most["/b"] < 2 {
 		t.Errorf("at once: %v", app.most)
 	}
