@@ -11,20 +11,11 @@ import (
 
 // benchGroup compares writes at a steady rate while a group of many members changes with the same while it does not.
 func benchGroup(ctx context.Context, s settings) error {
-	url, stop, err := s.server()
+	url, version, stop, err := s.begin(ctx)
 	if err != nil {
 		return err
 	}
 	defer stop()
-	stopProfile, err := profileTo(s.profile)
-	if err != nil {
-		return err
-	}
-	defer stopProfile()
-	version, err := versionOf(ctx, url)
-	if err != nil {
-		return err
-	}
 	state := fmt.Sprintf("a group of %d members, %v to render besides, %d writes/s, %d worker processes of %d handlers and %d renders each, "+
 		"GroupLimit %d, 1 server in the process of the clients", s.memberCount, s.renderTime, s.rate, siteWorkers, s.slots, s.slots, s.groupLimit)
 	fmt.Fprintf(s.out, "group: %s; %d rounds, phases of %v at least\n", state, s.rounds, s.window)

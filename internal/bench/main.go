@@ -177,3 +177,25 @@ func (s settings) server() (url string, stop func(), err error) {
 	}
 	return "redis://" + server.Addr(), server.Stop, nil
 }
+
+// begin returns the Redis to use, its version, and what ends it, and the profile of this process if one was asked for.
+func (s settings) begin(ctx context.Context) (url, version string, stop func(), err error) {
+	url, stopRedis, err := s.server()
+	if err != nil {
+		return "", "", nil, err
+	}
+	stopProfile, err := profileTo(s.profile)
+	if err != nil {
+		stopRedis()
+		return "", "", nil, err
+	}
+	stop = func() {
+		stopProfile()
+		stopRedis()
+	}
+	if version, err = versionOf(ctx, url); err != nil {
+		stop()
+		return "", "", nil, err
+	}
+	return url, version, stop, nil
+}

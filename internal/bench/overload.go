@@ -43,16 +43,12 @@ type fate struct {
 
 // benchOverload measures what is carried out when more is asked for than can be: first as many requests per second as clients get
 // answered who wait for each answer, then three times as many, whether or not there are answers.
-func benchOverload(ctx context.Context, s settings) error {
-	url, stop, err := s.server()
+func benchOverload(ctx context.Context, s settings) (err error) {
+	url, version, stop, err := s.begin(ctx)
 	if err != nil {
 		return err
 	}
 	defer stop()
-	version, err := versionOf(ctx, url)
-	if err != nil {
-		return err
-	}
 	site, err := startSite(ctx, order{Redis: url, Slots: overloadSlots, Echo: &echoOrder{Wait: overloadWait, Count: true}},
 		layout{workers: overloadWorkers, options: []scales.ServerOption{scales.Deadline(overloadDeadline)}})
 	if err != nil {

@@ -30,20 +30,11 @@ func (s storm) String() string {
 
 // benchStorm compares many writes to one page at once, whose renders are shared, with the same where each has its own.
 func benchStorm(ctx context.Context, s settings) error {
-	url, stop, err := s.server()
+	url, version, stop, err := s.begin(ctx)
 	if err != nil {
 		return err
 	}
 	defer stop()
-	stopProfile, err := profileTo(s.profile)
-	if err != nil {
-		return err
-	}
-	defer stopProfile()
-	version, err := versionOf(ctx, url)
-	if err != nil {
-		return err
-	}
 	state := fmt.Sprintf("%d writes at once, %v to render, %d worker processes of %d handlers and %d renders each, "+
 		"1 server in the process of the clients", s.writes, renderTime, siteWorkers, s.slots, s.slots)
 	fmt.Fprintf(s.out, "storm: %s; %d rounds\n", state, s.rounds)

@@ -51,20 +51,11 @@ func (r workersRun) String() string {
 
 // benchWorkers compares numbers of workers on a queue that is never empty.
 func benchWorkers(ctx context.Context, s settings) error {
-	url, stop, err := s.server()
+	url, version, stop, err := s.begin(ctx)
 	if err != nil {
 		return err
 	}
 	defer stop()
-	stopProfile, err := profileTo(s.profile)
-	if err != nil {
-		return err
-	}
-	defer stopProfile()
-	version, err := versionOf(ctx, url)
-	if err != nil {
-		return err
-	}
 	state := fmt.Sprintf("handlers that wait for %v, worker processes of 1 handler each, %d callers, 1 server in their process", workersWait, workersCallers)
 	fmt.Fprintf(s.out, "workers: %s; %d rounds of %v\n%d processors, %s, %s\n\n", state, s.rounds, s.window, runtime.NumCPU(), version, runtime.Version())
 	runs := make([][]workersRun, len(workerCounts))
