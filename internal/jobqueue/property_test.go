@@ -2,67 +2,39 @@ package jobqueue_test
 
 import (
 	"flag"
-	"math/rand/v2"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/itscales/scales/internal/histories"
 	"github.com/itscales/scales/internal/jobqueue"
 	"github.com/itscales/scales/internal/redistest"
 )
 
 var (
-	histories = flag.Int("queue-histories", 0, "number of histories of the property test of the queue; 0: 300, with the race detector 60, with -short 40")
-	seed      = flag.Uint64("queue-seed", 0, "seed of the first history, the next one has the next number; 0: a random one")
+	number = flag.Int("queue-histories", 0, "number of histories of the property test of the queue; 0: 300, with the race detector 60, with -short 40")
+	seed   = flag.Uint64("queue-seed", 0, "seed of the first history, the next one has the next number; 0: a random one")
 )
 
 // campaign plays histories, a few at once, until count were played or judge, which is given each verdict and never called
 // concurrently, has seen enough.
 func campaign(t *testing.T, client *redis.Client, count int, guards jobqueue.Guards, judge func(verdict) (enough bool)) {
 	const atOnce = 4
-	first := *seed
-	if first == 0 {
-		first = rand.Uint64() >> 1
-	}
-	t.Logf("the seed of the first history is %d", first)
-	var (
-		group         sync.WaitGroup
-		mu            sync.Mutex
-		begun, played int
-		enough        bool
-		all           counts
-	)
+	var all counts
 	namespace, started := redistest.Namespace(t), time.Now()
-	next := func() (seed uint64, ok bool) {
-		mu.Lock()
-		defer mu.Unlock()
-		if enough || begun == count {
-			return 0, false
-		}
-		begun++
-		return first + uint64(begun-1), true
+	player := func() (func(uint64) verdict, func()) {
+		l := &link{}
+		client := redis.NewClient(&redis.Options{Addr: client.Options().Addr, ContextTimeoutEnabled: true})
+		client.AddHook(l)
+		return func(seed uint64) verdict { return play(client, l, namespace, seed, guards) }, func() { _ = client.Close() }
 	}
-	for range min(atOnce, count) {
-		group.Go(func() {
-			l := &link{}
-			client := redis.NewClient(&redis.Options{Addr: client.Options().Addr, ContextTimeoutEnabled: true})
-			client.AddHook(l)
-			defer client.Close()
-			for seed, ok := next(); ok; seed, ok = next() {
-				v := play(client, l, namespace, seed, guards)
-				mu.Lock()
-				played++
-				all.add(v.counts)
-				enough = judge(v) || enough
-				mu.Unlock()
-			}
-		})
-	}
-	group.Wait()
+	played := histories.Play(t, *seed, count, atOnce, player, func(v verdict) (enough bool) {
+		all.add(v.counts)
+		return judge(v)
+	})
 	t.Logf("%d histories in %v: %v", played, time.Since(started).Round(time.Millisecond), all)
 }
 
@@ -81,7 +53,7 @@ func TestQueue(t *testing.T) {
 			return true
 		})
 	}
-	count := *histories
+	count := *number
 	switch {
 	case count == 0 && testing.Short():
 		count = 40

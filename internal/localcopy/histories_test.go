@@ -2,24 +2,23 @@ package localcopy_test
 
 import (
 	"flag"
-	"math/rand/v2"
 	"os"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/itscales/scales/internal/histories"
 	"github.com/itscales/scales/internal/localcopy"
 	"github.com/itscales/scales/internal/partition"
 	"github.com/itscales/scales/internal/redistest"
 )
 
 var (
-	histories = flag.Int("histories", 0, "number of histories of the property test of the copy; 0: 150, with the race detector or -short 40")
-	seed      = flag.Uint64("seed", 0, "seed of the first history, the next one has the next number; 0: a random one")
+	number = flag.Int("histories", 0, "number of histories of the property test of the copy; 0: 150, with the race detector or -short 40")
+	seed   = flag.Uint64("seed", 0, "seed of the first history, the next one has the next number; 0: a random one")
 )
 
 func TestMain(m *testing.M) { os.Exit(redistest.Main(m)) }
@@ -32,41 +31,15 @@ func campaign(t *testing.T, client *redis.Client, count int, dumps bool, g guard
 		Addr: client.Options().Addr, ContextTimeoutEnabled: true, PoolSize: 10 * atOnce, PoolTimeout: patience, ReadTimeout: patience,
 	})
 	defer client.Close()
-	first := *seed
-	if first == 0 {
-		first = rand.Uint64() >> 1
-	}
-	t.Logf("the seed of the first history is %d", first)
-	var (
-		group         sync.WaitGroup
-		mu            sync.Mutex
-		begun, played int
-		enough        bool
-		all           counts
-	)
+	var all counts
 	namespace, started := redistest.Namespace(t), time.Now()
-	next := func() (seed uint64, ok bool) {
-		mu.Lock()
-		defer mu.Unlock()
-		if enough || begun == count {
-			return 0, false
-		}
-		begun++
-		return first + uint64(begun-1), true
+	player := func() (func(uint64) verdict, func()) {
+		return func(seed uint64) verdict { return play(client, namespace, seed, dumps, g) }, func() {}
 	}
-	for range min(atOnce, count) {
-		group.Go(func() {
-			for seed, ok := next(); ok; seed, ok = next() {
-				v := play(client, namespace, seed, dumps, g)
-				mu.Lock()
-				played++
-				all.add(v.counts)
-				enough = judge(v) || enough
-				mu.Unlock()
-			}
-		})
-	}
-	group.Wait()
+	played := histories.Play(t, *seed, count, atOnce, player, func(v verdict) (enough bool) {
+		all.add(v.counts)
+		return judge(v)
+	})
 	t.Logf("%d histories in %v: %v", played, time.Since(started).Round(time.Millisecond), all)
 }
 
@@ -86,7 +59,7 @@ func TestCopy(t *testing.T) {
 			return true
 		})
 	}
-	count := *histories
+	count := *number
 	switch {
 	case count == 0 && (testing.Short() || raceDetector):
 		count = 40

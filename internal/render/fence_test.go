@@ -2,7 +2,6 @@ package render_test
 
 import (
 	"flag"
-	"math/rand/v2"
 	"os"
 	"slices"
 	"strings"
@@ -12,26 +11,17 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/itscales/scales/internal/histories"
 	"github.com/itscales/scales/internal/partition"
 	"github.com/itscales/scales/internal/redistest"
 )
 
 var (
-	histories = flag.Int("histories", 0, "number of histories of the property test of the fence; 0: 200, with the race detector 60, with -short 40")
-	seed      = flag.Uint64("seed", 0, "seed of the first history, the next one has the next number; 0: a random one")
+	number = flag.Int("histories", 0, "number of histories of the property test of the fence; 0: 200, with the race detector 60, with -short 40")
+	seed   = flag.Uint64("seed", 0, "seed of the first history, the next one has the next number; 0: a random one")
 )
 
 func TestMain(m *testing.M) { os.Exit(redistest.Main(m)) }
-
-// firstSeed returns the seed of the first history, and prints it.
-func firstSeed(t *testing.T) uint64 {
-	first := *seed
-	if first == 0 {
-		first = rand.Uint64() >> 1
-	}
-	t.Logf("the seed of the first history is %d", first)
-	return first
-}
 
 // many returns a client of the same Redis that serves many histories at once, each of which reads several change logs. A
 // machine that is busy makes a history slow and nothing else: the processes bound their calls themselves.
@@ -50,37 +40,20 @@ func campaign(t *testing.T, client redis.UniversalClient, count int, guards part
 	if raceDetector {
 		atOnce = 4 // more would be too slow for the leases of histories, which are some milliseconds
 	}
-	var (
-		group, ends   sync.WaitGroup
-		mu            sync.Mutex
-		begun, played int
-		enough        bool
-		all           counts
-	)
-	first, namespace, started := firstSeed(t), redistest.Namespace(t), time.Now()
-	next := func() (seed uint64, ok bool) {
-		mu.Lock()
-		defer mu.Unlock()
-		if enough || begun == count {
-			return 0, false
-		}
-		begun++
-		return first + uint64(begun-1), true
+	var ends sync.WaitGroup
+	var all counts
+	namespace, started := redistest.Namespace(t), time.Now()
+	player := func() (func(uint64) verdict, func()) {
+		return func(seed uint64) verdict {
+			v, end := play(client, namespace, seed, guards)
+			ends.Go(end)
+			return v
+		}, func() {}
 	}
-	for range min(atOnce, count) {
-		group.Go(func() {
-			for seed, ok := next(); ok; seed, ok = next() {
-				v, end := play(client, namespace, seed, guards)
-				ends.Go(end)
-				mu.Lock()
-				played++
-				all.add(v.counts)
-				enough = judge(v) || enough
-				mu.Unlock()
-			}
-		})
-	}
-	group.Wait()
+	played := histories.Play(t, *seed, count, atOnce, player, func(v verdict) (enough bool) {
+		all.add(v.counts)
+		return judge(v)
+	})
 	ends.Wait()
 	t.Logf("%d histories in %v: %v", played, time.Since(started).Round(time.Millisecond), all)
 }
@@ -101,7 +74,7 @@ func TestFence(t *testing.T) {
 			return true
 		})
 	}
-	count := *histories
+	count := *number
 	switch {
 	case count == 0 && testing.Short():
 		count = 40
