@@ -206,7 +206,9 @@ func (s *Server) refuseJob(w http.ResponseWriter, r *http.Request, err error, wi
 	case errors.Is(err, jobqueue.ErrWithdrawn):
 		retry(problem.NotStarted(s.config.deadline))
 	case errors.Is(err, jobqueue.ErrUnavailable):
-		s.cache.outage.Note(err)
+		if r.Context().Err() == nil { // a client that has left is no outage
+			s.cache.outage.Note(err)
+		}
 		retry(problem.StoreUnreachable())
 	case errors.Is(err, jobqueue.ErrPayload):
 		problem.IdempotencyKeyReused().Write(w, r)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"strings"
 	"sync"
@@ -79,8 +80,7 @@ func TestWhoCannotBeServedInTimeIsToldSo(t *testing.T) {
 	if seconds, err := strconv.Atoi(refusal.Header.Get("Retry-After")); err != nil || seconds < 5 || seconds > 10 {
 		t.Errorf("Retry-After: %q", refusal.Header.Get("Retry-After"))
 	}
-	if stats := s.stats(); stats.Jobs != 12 {
-		t.Errorf("%d jobs are in the queue", stats.Jobs)
+	for s.stats().Jobs != 12 { // who has left is withdrawn after the answer to whoever came next
 	}
 	// Who can wait for long enough is not refused.
 	s.send("POST", "/more", "", "Prefer", "respond-async").is(t, 202, "{\"state\":\"queued\"}\n")
@@ -226,4 +226,20 @@ func TestWithoutTurnsRequestsOfAnOrderRunAtOnce(t *testing.T) {
 	if app.most["/a"] < 2 && app.most["/b"] < 2 {
 		t.Errorf("at once: %v", app.most)
 	}
+}
+
+// A client can leave while its server asks for the queue. That says nothing of Redis, and is not logged as if it did.
+func TestAClientThatLeavesIsNoOutage(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient, partitions int) {
+		t.Parallel()
+		s := start(t, rdb, newShelf(), setup{cache: []scales.CacheOption{scales.Partitions(partitions)}})
+		ctx, leave := context.WithCancel(context.Background())
+		leave()
+		answer := httptest.NewRecorder()
+		s.server.ServeHTTP(answer, httptest.NewRequestWithContext(ctx, "PUT", "/books/1", strings.NewReader("Moby-Dick")))
+		if log := s.logs.text(); log != "" {
+			t.Errorf("answered with %d; logged: %s", answer.Code, log)
+		}
+		s.send("PUT", "/books/1", "Moby-Dick").is(t, 204, "")
+	})
 }

@@ -41,7 +41,7 @@ func (p *Producer) admit(ctx context.Context, patience Patience) (most int64, er
 	if known && refusal == nil {
 		return most, nil
 	}
-	now, err := p.look(ctx) // nobody is refused on old knowledge
+	now, err := p.look(ctx, p.config.Timeout) // nobody is refused on old knowledge
 	if err != nil {
 		return 0, err
 	}
@@ -88,12 +88,15 @@ func (p *Producer) RetryAfter(patience Patience) time.Duration {
 	return p.pace.retryAfter(patience.Begins(), p.last.slots, p.last.length, p.most(patience))
 }
 
-// look asks Redis for the state of the queue.
-func (p *Producer) look(ctx context.Context) (status, error) {
-	ctx, cancel := context.WithTimeout(ctx, p.config.Timeout)
+// look asks Redis for the state of the queue, and has limit for it. That ctx ends says nothing of Redis.
+func (p *Producer) look(ctx context.Context, limit time.Duration) (status, error) {
+	timed, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	s, err := p.looks.Do(ctx, struct{}{})
-	if err != nil {
+	s, err := p.looks.Do(timed, struct{}{})
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return s, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	case err != nil:
 		p.blind.Store(time.Now().UnixNano())
 		p.mu.Lock()
 		p.triedAt = time.Now()

@@ -75,9 +75,7 @@ func (p *Producer) tryEnqueues(jobs []Job) ([]enqueued, error) {
 				// These jobs were admitted on knowledge that was fresh: they have waited for a call without an answer.
 				limit /= 2
 			}
-			limited, cancel := context.WithTimeout(ctx, limit)
-			_, err = p.look(limited)
-			cancel()
+			_, err = p.look(context.Background(), limit)
 		}
 		if err != nil {
 			for i := range results {

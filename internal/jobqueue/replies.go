@@ -105,7 +105,7 @@ func (p *Producer) readReplies(ctx context.Context) {
 			}
 		}
 		if p.Waiting() > 0 || p.unseen() {
-			_, _ = p.look(ctx) // notices that Redis has lost everything
+			_, _ = p.look(ctx, p.config.Timeout) // notices that Redis has lost everything
 		}
 	}
 }
