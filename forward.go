@@ -206,9 +206,7 @@ func (s *Server) refuseJob(w http.ResponseWriter, r *http.Request, err error, wi
 	case errors.Is(err, jobqueue.ErrWithdrawn):
 		retry(problem.NotStarted(s.config.deadline))
 	case errors.Is(err, jobqueue.ErrUnavailable):
-		if r.Context().Err() == nil { // a client that has left is no outage
-			s.cache.outage.Note(err)
-		}
+		s.cache.outage.Note(r.Context(), err)
 		retry(problem.StoreUnreachable())
 	case errors.Is(err, jobqueue.ErrPayload):
 		problem.IdempotencyKeyReused().Write(w, r)

@@ -27,9 +27,7 @@ func (c *Cache) readBy(
 	timed, cancel := context.WithTimeout(ctx, c.config.timeout)
 	defer cancel()
 	found, err := read(timed, key)
-	if ctx.Err() == nil { // a client that has left is no outage
-		c.outage.Note(err)
-	}
+	c.outage.Note(ctx, err)
 	if err != nil {
 		return nil, "", c.unavailable(err)
 	}

@@ -30,10 +30,10 @@ func (rd *reader) askReplica(ctx context.Context, key, since string) (found part
 	if !r.mayBeAsked() {
 		return found, false
 	}
-	ctx, cancel := context.WithTimeout(ctx, rd.cache.config.timeout)
+	timed, cancel := context.WithTimeout(ctx, rd.cache.config.timeout)
 	defer cancel()
-	found, err := r.Read(ctx, key)
-	r.note(err)
+	found, err := r.Read(timed, key)
+	r.note(ctx, err)
 	return found, err == nil && !streamid.Less(found.At, since) && (found.Exists || found.Filled && !found.Lost)
 }
 
@@ -45,8 +45,8 @@ func (r *replica) mayBeAsked() bool {
 }
 
 // note takes note of what came of asking the replica.
-func (r *replica) note(err error) {
-	r.away.Note(err)
+func (r *replica) note(ctx context.Context, err error) {
+	r.away.Note(ctx, err)
 	switch {
 	case err != nil:
 		r.next.Store(time.Now().Add(replicaPause).UnixNano())

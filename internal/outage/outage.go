@@ -2,6 +2,7 @@
 package outage
 
 import (
+	"context"
 	"log/slog"
 	"sync/atomic"
 )
@@ -16,12 +17,12 @@ type Log struct {
 // New returns a log for what is named.
 func New(logger *slog.Logger, what string) *Log { return &Log{logger: logger, what: what} }
 
-// Note takes note of the outcome of a call.
-func (l *Log) Note(err error) {
+// Note takes note of the outcome of a call that was made for as long as ctx lasts. If ctx has ended, a failure says nothing.
+func (l *Log) Note(ctx context.Context, err error) {
 	switch {
 	case err == nil && l.away.Load() && l.away.CompareAndSwap(true, false):
 		l.logger.Info("scales: " + l.what + " is back")
-	case err != nil && l.away.CompareAndSwap(false, true):
+	case err != nil && ctx.Err() == nil && l.away.CompareAndSwap(false, true):
 		l.logger.Warn("scales: "+l.what+" is away", "error", err)
 	}
 }

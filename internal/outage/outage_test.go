@@ -2,6 +2,7 @@ package outage_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"log/slog"
 	"strings"
@@ -13,10 +14,13 @@ import (
 func TestAnOutageIsLoggedOnceAndSoIsItsEnd(t *testing.T) {
 	var b bytes.Buffer
 	l := outage.New(slog.New(slog.NewTextHandler(&b, nil)), "Redis")
+	ctx, end := context.WithCancel(context.Background())
 	gone := errors.New("gone")
-	for _, err := range []error{nil, gone, gone, nil, nil, gone} {
-		l.Note(err)
+	for _, err := range []error{nil, gone, gone, nil, nil, gone, nil} {
+		l.Note(ctx, err)
 	}
+	end() // what fails now was told to
+	l.Note(ctx, gone)
 	var got []string
 	for line := range strings.Lines(b.String()) {
 		if strings.Contains(line, "Redis is away") {
@@ -26,7 +30,7 @@ func TestAnOutageIsLoggedOnceAndSoIsItsEnd(t *testing.T) {
 			got = append(got, "back")
 		}
 	}
-	if strings.Join(got, " ") != "away back away" {
+	if strings.Join(got, " ") != "away back away back" {
 		t.Errorf("logged: %s", b.String())
 	}
 }

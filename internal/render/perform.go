@@ -364,8 +364,8 @@ func (r *Renderer) commit(p *partition.Partition, operations []partition.Operati
 func (r *Renderer) insist(ctx context.Context, do func() error) error {
 	for backoff := firstBackoff; ; backoff = min(2*backoff, maxBackoff) {
 		err := do()
-		if r.stopped.Err() == nil && ctx.Err() == nil {
-			r.config.Outage.Note(err)
+		if r.stopped.Err() == nil {
+			r.config.Outage.Note(ctx, err)
 		}
 		switch {
 		case err == nil, errors.Is(err, partition.ErrLayout):
