@@ -17,6 +17,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/itscales/scales"
+	"github.com/itscales/scales/internal/await"
 	"github.com/itscales/scales/internal/redistest"
 )
 
@@ -99,8 +100,10 @@ func TestUpdatesFromElsewhereAreRendered(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, path := range []string{"/books", "/books/1"} {
-			for got := s.send("GET", path, ""); got.body != "1 books" && got.body != "Emma"; got = s.send("GET", path, "") {
-			}
+			await.Until(t, "the page is rendered", func() bool {
+				got := s.send("GET", path, "").body
+				return got == "1 books" || got == "Emma"
+			})
 		}
 	})
 }
@@ -198,10 +201,8 @@ func TestAnOutageIsNoMiss(t *testing.T) {
 			within(2*time.Second, func() { s.send("POST", "/books", "x").problem(t, 503, "store-unreachable") })
 			outage[1]()
 			within(9*time.Second, func() { // two seconds, but that beside all other tests
-				for s.send("GET", "/books", "").StatusCode != 200 {
-				}
-				for s.send("POST", "/books", "x").StatusCode != 201 {
-				}
+				await.Until(t, "reads are answered", func() bool { return s.send("GET", "/books", "").StatusCode == 200 })
+				await.Until(t, "writes are answered", func() bool { return s.send("POST", "/books", "x").StatusCode == 201 })
 			})
 		})
 	}
@@ -217,8 +218,7 @@ func TestAFlushedCacheIsFilledAgainWithoutARestart(t *testing.T) {
 	}
 	s.send("GET", "/books", "").problem(t, 503, "not-filled")
 	s.send("GET", "/none", "").problem(t, 503, "not-filled")
-	for s.send("POST", "/books", "Dracula").StatusCode != 201 { // the worker has to notice
-	}
+	await.Until(t, "the worker has noticed", func() bool { return s.send("POST", "/books", "Dracula").StatusCode == 201 })
 	s.fill("/books", "/books/1", "/books/2")
 	s.send("GET", "/books", "").is(t, 200, "2 books")
 	s.send("GET", "/none", "").problem(t, 404, "not-found")

@@ -14,6 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/itscales/scales"
+	"github.com/itscales/scales/internal/await"
 	"github.com/itscales/scales/internal/redistest"
 )
 
@@ -129,8 +130,7 @@ func TestCacheFirstLeavesFailuresToTheService(t *testing.T) {
 	if _, err := client.Post(s.url+"/a", "text/plain", nil); !errors.Is(err, io.EOF) {
 		t.Errorf("an abort: %v", err)
 	}
-	for s.send("GET", "/a", "").body != "1" { // it may have changed something
-	}
+	await.Until(t, "what it may have changed is rendered", func() bool { return s.send("GET", "/a", "").body == "1" })
 }
 
 func TestCacheFirstGoesOnWithoutRedis(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/itscales/scales"
+	"github.com/itscales/scales/internal/await"
 	"github.com/itscales/scales/internal/redistest"
 )
 
@@ -196,8 +197,7 @@ func TestADeadLetterIsListedOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 		replays++
-		for must(queue.Stats(ctx))(t).DeadLetters != count { // until it is one again
-		}
+		await.Until(t, "the job is a dead letter again", func() bool { return must(queue.Stats(ctx))(t).DeadLetters == count })
 	}
 	if g.letters(count); replays != count || calls.Load() < count {
 		t.Errorf("%d replays, %d calls", replays, calls.Load())

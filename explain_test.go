@@ -11,6 +11,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/itscales/scales"
+	"github.com/itscales/scales/internal/await"
 	"github.com/itscales/scales/internal/redistest"
 )
 
@@ -41,8 +42,7 @@ func TestExplainSaysWhereAnEntryComesFrom(t *testing.T) {
 		if err := s.cache.Push(context.Background(), "/g", scales.Text("pushed")); err != nil {
 			t.Fatal(err)
 		}
-		for s.explain("/g").State != "tombstone" { // the application has no such page
-		}
+		await.Until(t, "the application has no such page", func() bool { return s.explain("/g").State == "tombstone" })
 		if e := s.explain("/g"); e.Why != "push" || len(e.Groups) != 0 {
 			t.Errorf("after a push and the render that confirms it: %+v", e)
 		}
@@ -100,15 +100,13 @@ func TestExplainAndBacklogTellOfRendersThatAreToCome(t *testing.T) {
 		}
 		slow.Store(false)
 		close(goOn)
-		for s.explain("/a").Running != nil {
-		}
+		await.Until(t, "the render is over", func() bool { return s.explain("/a").Running == nil })
 
 		broken.Store(true)
 		if err := s.cache.Update(ctx, "/b"); err != nil {
 			t.Fatal(err)
 		}
-		for s.explain("/b").Failure == nil {
-		}
+		await.Until(t, "the render has failed", func() bool { return s.explain("/b").Failure != nil })
 		e := s.explain("/b")
 		if e.Failure.Count < 1 || e.Failure.Error != "status 503 Service Unavailable" || e.Failure.At.IsZero() || e.State != "entry" || e.Why != "fill" {
 			t.Errorf("failed: %+v, %+v", e, e.Failure)

@@ -198,6 +198,8 @@ func (s *Server) refuseJob(w http.ResponseWriter, r *http.Request, err error, wi
 		retryIn(s.producer.RetryAfter(patience), problem.QueueFull(s.config.maxQueue))
 	case errors.Is(err, jobqueue.ErrBusy):
 		retryIn(s.producer.RetryAfter(patience), problem.TooBusy(patience.Begins()))
+	case errors.Is(err, jobqueue.ErrOrderFull):
+		retry(problem.OrderFull(jobqueue.MaxLane(s.config.maxQueue)))
 	case errors.Is(err, jobqueue.ErrNoWorker):
 		retry(problem.NoWorker())
 	case errors.Is(err, jobqueue.ErrClosed):

@@ -18,6 +18,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/itscales/scales"
+	"github.com/itscales/scales/internal/await"
 	"github.com/itscales/scales/internal/redistest"
 )
 
@@ -292,8 +293,7 @@ func TestGroupsBelongToAHost(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, host := range []string{"one.example", "two.example"} {
-		for s.send("GET", "/", "", "Host", host).body != host+" version 1" {
-		}
+		await.Until(t, "the page of "+host+" is rendered", func() bool { return s.send("GET", "/", "", "Host", host).body == host+" version 1" })
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/itscales/scales"
+	"github.com/itscales/scales/internal/await"
 	"github.com/itscales/scales/internal/redistest"
 )
 
@@ -26,8 +27,7 @@ func TestLostWritesAreNoticedAndMade(t *testing.T) {
 	server.Kill()
 	server.Restart()
 
-	for err := s.cache.Ready(ctx); !errors.Is(err, scales.ErrUnsure); err = s.cache.Ready(ctx) {
-	}
+	await.Until(t, "the loss is noticed", func() bool { return errors.Is(s.cache.Ready(ctx), scales.ErrUnsure) })
 	s.send("GET", "/none", "").problem(t, 503, "cache-unsure")
 	s.await("/books/lost", "text")
 	s.await("/books/kept", "another text")
@@ -59,8 +59,7 @@ func TestWhatLostNothingIsNotUnsure(t *testing.T) {
 	}
 	server.Kill()
 	server.Restart()
-	for s.send("PUT", "/books/a", "text").StatusCode != 204 {
-	}
+	await.Until(t, "writes are answered", func() bool { return s.send("PUT", "/books/a", "text").StatusCode == 204 })
 	<-time.After(1100 * time.Millisecond) // two looks of the worker
 	if err := s.cache.Ready(ctx); err != nil {
 		t.Error(err)

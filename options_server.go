@@ -133,9 +133,9 @@ func AcceptLate() ServerOption {
 
 // Order has jobs of unsafe requests for which the function returns the same, other than "", run one after the other, in the order in
 // which Redis got them, across all workers; those of other orders run beside them. At most a tenth of QueueLength of them wait for each
-// other; further ones are answered 503. The next one begins when the reply to the one before is
-// stored, and its pages are rendered. While it waits it is in the queue, and can be withdrawn. The function gets the request
-// without its body, must be safe for concurrent use, and should be the same for all servers. For example, writes to one target one after the other:
+// other; further ones are answered 503. The next one begins when the reply to the one before is stored, and its pages are rendered.
+// While it waits it is in the queue, and can be withdrawn. The function gets the request without its body, must be safe for concurrent
+// use, and should be the same for all servers. For example, writes to one target one after the other:
 //
 //	scales.Order(func(r *http.Request) string { return r.URL.Path })
 //

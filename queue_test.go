@@ -14,6 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/itscales/scales"
+	"github.com/itscales/scales/internal/await"
 	"github.com/itscales/scales/internal/jobqueue"
 	"github.com/itscales/scales/internal/redistest"
 )
@@ -36,8 +37,7 @@ func crowd(t *testing.T, options ...scales.CacheOption) (s *system, release func
 	}
 	return s, func() {
 		close(open)
-		for s.stats().Finished < jobs {
-		}
+		await.Until(t, "the jobs are finished", func() bool { return s.stats().Finished >= jobs })
 	}
 }
 
@@ -80,8 +80,7 @@ func TestWhoCannotBeServedInTimeIsToldSo(t *testing.T) {
 	if seconds, err := strconv.Atoi(refusal.Header.Get("Retry-After")); err != nil || seconds < 5 || seconds > 10 {
 		t.Errorf("Retry-After: %q", refusal.Header.Get("Retry-After"))
 	}
-	for s.stats().Jobs != 12 { // who has left is withdrawn after the answer to whoever came next
-	}
+	await.Until(t, "who has left is withdrawn, which is after the answer to whoever came next", func() bool { return s.stats().Jobs == 12 })
 	// Who can wait for long enough is not refused.
 	s.send("POST", "/more", "", "Prefer", "respond-async").is(t, 202, "{\"state\":\"queued\"}\n")
 }
@@ -113,8 +112,7 @@ func TestStatsSayWhatTheQueueIsLike(t *testing.T) {
 			t.Errorf("before anything: %+v", stats)
 		}
 		s.send("GET", "/", "")
-		for s.stats().Servers != 1 {
-		}
+		await.Until(t, "the server is known", func() bool { return s.stats().Servers == 1 })
 		s.send("POST", "/fast?", "", "Idempotency-Key", "one").is(t, 200, "")
 		answers := make(chan response, 3)
 		for range 2 {
@@ -122,8 +120,10 @@ func TestStatsSayWhatTheQueueIsLike(t *testing.T) {
 			<-began
 		}
 		go func() { answers <- s.send("POST", "/slow", "") }()
-		for stats = s.stats(); stats.Jobs != 3; stats = s.stats() {
-		}
+		await.Until(t, "three jobs are there", func() bool {
+			stats = s.stats()
+			return stats.Jobs == 3
+		})
 		if stats.Running != 2 || stats.Oldest <= 0 || stats.Enqueued != 4 || stats.Finished != 1 || stats.Tracked != 1 || stats.TrackedSize <= 0 {
 			t.Errorf("with three jobs: %+v", stats)
 		}
@@ -131,9 +131,10 @@ func TestStatsSayWhatTheQueueIsLike(t *testing.T) {
 		for range 3 {
 			(<-answers).is(t, 200, "")
 		}
-		for stats.FinishRate == 0 || stats.EnqueueRate == 0 {
+		await.Until(t, "there are rates", func() bool {
 			stats = s.stats()
-		}
+			return stats.FinishRate > 0 && stats.EnqueueRate > 0
+		})
 		if stats = s.stats(); stats.Jobs != 0 || stats.Running != 0 || stats.Oldest != 0 || stats.Finished != 4 || stats.Withdrawn != 0 {
 			t.Errorf("in the end: %+v", stats)
 		}
@@ -189,16 +190,14 @@ func inOrder(t *testing.T, rdb redis.UniversalClient, partitions int, guards job
 			t.Error(err)
 		}
 	}()
-	for s.stats().Workers != 2 {
-	}
+	await.Until(t, "both workers are known", func() bool { return s.stats().Workers == 2 })
 	const each = 12
 	for i := range each {
 		for _, path := range []string{"/a", "/b"} {
 			s.send("POST", path+"?n="+strconv.Itoa(i), "", "Prefer", "respond-async")
 		}
 	}
-	for s.stats().Finished != 2*each {
-	}
+	await.Until(t, "the jobs are finished", func() bool { return s.stats().Finished == 2*each })
 	return app
 }
 
@@ -218,6 +217,29 @@ func TestRequestsOfAnOrderRunOneAfterTheOther(t *testing.T) {
 			t.Errorf("at once: %v, in all: %v", app.most, next)
 		}
 	})
+}
+
+// One order keeps no others out: of those that wait for each other there may be a tenth of the queue.
+func TestRequestsOfAnOrderAreRefusedWhereTooManyWait(t *testing.T) {
+	open := make(chan struct{})
+	app := handler(func(_ http.ResponseWriter, r *http.Request) {
+		if r.Method == "POST" && r.URL.Path == "/a" {
+			<-open
+		}
+	})
+	s := single(t, app, setup{server: []scales.ServerOption{
+		scales.Order(func(r *http.Request) string { return r.URL.Path }), scales.QueueLength(15),
+	}})
+	for range 3 { // one runs, two wait
+		s.send("POST", "/a", "", "Prefer", "respond-async").is(t, 202, "{\"state\":\"queued\"}\n")
+	}
+	refused := s.send("POST", "/a", "").problem(t, 503, "order-full")
+	if !strings.Contains(refused.body, `"limit":2`) {
+		t.Error(refused.body)
+	}
+	s.send("POST", "/b", "").is(t, 200, "")
+	close(open)
+	await.Until(t, "they are finished", func() bool { return s.stats().Jobs == 0 })
 }
 
 func TestWithoutTurnsRequestsOfAnOrderRunAtOnce(t *testing.T) {

@@ -19,22 +19,13 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/itscales/scales"
+	"github.com/itscales/scales/internal/await"
 	"github.com/itscales/scales/internal/message"
 	"github.com/itscales/scales/internal/partition"
 	"github.com/itscales/scales/internal/redistest"
 )
 
 const unreachable = "scales; hit; detail=store-unreachable"
-
-// eventually polls until the condition holds.
-func eventually(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	for begin := time.Now(); !condition(); {
-		if time.Since(begin) > 20*time.Second {
-			t.Fatalf("it never comes true: %s", what)
-		}
-	}
-}
 
 // eachRoomy is redistest.Each with clients that have a connection for each partition, and for each server that follows it.
 func eachRoomy(t *testing.T, test func(t *testing.T, rdb redis.UniversalClient, partitions int)) {
@@ -143,7 +134,7 @@ func TestALocalCopyShowsEveryWriteThatWasAnswered(t *testing.T) {
 					text := fmt.Sprint(i)
 					through.send("PUT", page, text).is(t, 204, "")
 					through.send("GET", page, "").is(t, 200, text)
-					eventually(t, "the other server shows it", func() bool { return elsewhere.send("GET", page, "").body == text })
+					await.Until(t, "the other server shows it", func() bool { return elsewhere.send("GET", page, "").body == text })
 				}
 			})
 		}
@@ -151,7 +142,7 @@ func TestALocalCopyShowsEveryWriteThatWasAnswered(t *testing.T) {
 		done.Store(true)
 		reading.Wait()
 		for _, server := range []*system{s, other} {
-			eventually(t, "the list is current", func() bool {
+			await.Until(t, "the list is current", func() bool {
 				return server.send("GET", "/books", "").body == fmt.Sprint(writers, " books")
 			})
 		}
@@ -174,7 +165,7 @@ func TestALocalCopyShowsWhatAProgramHasChanged(t *testing.T) {
 				t.Fatal(err)
 			}
 			s.send("GET", "/a", "").is(t, 200, text)
-			eventually(t, "the other server shows it", func() bool { return other.send("GET", "/a", "").body == text })
+			await.Until(t, "the other server shows it", func() bool { return other.send("GET", "/a", "").body == text })
 			if i%3 > 0 {
 				continue
 			}
@@ -182,7 +173,7 @@ func TestALocalCopyShowsWhatAProgramHasChanged(t *testing.T) {
 				t.Fatal(err)
 			}
 			s.send("GET", "/a", "").problem(t, 404, "not-found")
-			eventually(t, "it is gone", func() bool { return other.send("GET", "/a", "").StatusCode == 404 })
+			await.Until(t, "it is gone", func() bool { return other.send("GET", "/a", "").StatusCode == 404 })
 		}
 	})
 }
@@ -228,12 +219,12 @@ func TestHitsGoOnWhileRedisIsAway(t *testing.T) {
 		if err := s.cache.Push(ctx, "/page", pushOnly(before)); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "the page is a hit without a mark", func() bool {
+		await.Until(t, "the page is a hit without a mark", func() bool {
 			got := s.send("GET", "/page", "")
 			return got.body == before && got.Header.Get("Cache-Status") == "scales; hit"
 		})
 		outage.begin()
-		eventually(t, "hits are marked", func() bool {
+		await.Until(t, "hits are marked", func() bool {
 			got := s.send("GET", "/page", "").is(t, 200, before)
 			return got.Header.Get("Cache-Status") == unreachable
 		})
@@ -251,7 +242,7 @@ func TestHitsGoOnWhileRedisIsAway(t *testing.T) {
 		}
 		s.send("GET", "/page", "").is(t, 200, before)
 		outage.end()
-		eventually(t, "the mark goes", func() bool {
+		await.Until(t, "the mark goes", func() bool {
 			got := s.send("GET", "/page", "")
 			if mark := got.Header.Get("Cache-Status"); mark == unreachable {
 				return false
@@ -276,7 +267,7 @@ func TestAFlushEmptiesTheLocalCopy(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 3 {
-		eventually(t, "the page is gone", func() bool { return s.send("GET", fmt.Sprint("/", i), "").StatusCode != 200 })
+		await.Until(t, "the page is gone", func() bool { return s.send("GET", fmt.Sprint("/", i), "").StatusCode != 200 })
 		s.send("GET", fmt.Sprint("/", i), "").problem(t, 503, "not-filled")
 	}
 	if err := s.cache.Push(ctx, "/0", pushOnly("new")); err != nil {
@@ -407,7 +398,7 @@ func TestMissesOfAPageAreShared(t *testing.T) {
 		})
 	})
 	s.send("GET", "/0", "").is(t, 200, strings.Repeat("x", 1000)+"0") // the log is followed
-	eventually(t, "hits come from the copy", func() bool {
+	await.Until(t, "hits come from the copy", func() bool {
 		before := counts.of("/0")
 		s.send("GET", "/0", "")
 		return counts.of("/0") == before
@@ -444,14 +435,14 @@ func TestCacheFirstServesFromALocalCopy(t *testing.T) {
 		s.send("PUT", "/books/a", text).is(t, 204, "")
 		s.send("GET", "/books/a", "").is(t, 200, text)
 	}
-	eventually(t, "hits come from the copy", func() bool {
+	await.Until(t, "hits come from the copy", func() bool {
 		before := counts.of("/books/a")
 		s.send("GET", "/books/a", "").is(t, 200, "text 9")
 		return counts.of("/books/a") == before
 	})
 	rendered := app.rendered("/books/a")
 	server.Kill()
-	eventually(t, "hits are marked", func() bool {
+	await.Until(t, "hits are marked", func() bool {
 		return s.send("GET", "/books/a", "").is(t, 200, "text 9").Header.Get("Cache-Status") == unreachable
 	})
 	if n := app.rendered("/books/a"); n != rendered {

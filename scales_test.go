@@ -19,6 +19,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/itscales/scales"
+	"github.com/itscales/scales/internal/await"
 	"github.com/itscales/scales/internal/redistest"
 )
 
@@ -93,12 +94,11 @@ func (s *system) run() (stop func()) {
 		}
 	})
 	s.t.Cleanup(stop)
-	for { // a server refuses jobs while no worker is alive
+	await.Until(s.t, "a worker is alive", func() bool { // before that a server refuses jobs
 		stats, err := s.cache.Queue().Stats(context.Background())
-		if err == nil && stats.Workers > 0 {
-			return stop
-		}
-	}
+		return err == nil && stats.Workers > 0
+	})
+	return stop
 }
 
 func keys(names ...string) map[string]error {

@@ -18,6 +18,7 @@ import (
 	"github.com/go-chi/chi/v5"
 
 	"github.com/itscales/scales"
+	"github.com/itscales/scales/internal/await"
 	"github.com/itscales/scales/internal/redistest"
 )
 
@@ -289,14 +290,12 @@ func TestAClientThatLeavesWithdrawsItsJob(t *testing.T) {
 		left <- err
 	}()
 	jobs := func() int { return must(s.cache.Queue().Stats(context.Background()))(t).Jobs }
-	for jobs() != 2 {
-	}
+	await.Until(t, "both jobs are there", func() bool { return jobs() == 2 })
 	leave()
 	if err := <-left; !errors.Is(err, context.Canceled) {
 		t.Errorf("the client that left: %v", err)
 	}
-	for jobs() != 1 {
-	}
+	await.Until(t, "the second job is withdrawn", func() bool { return jobs() == 1 })
 	close(release)
 	(<-first).is(t, 200, "")
 	s.send("POST", "/third", "").is(t, 200, "")

@@ -23,6 +23,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/itscales/scales"
+	"github.com/itscales/scales/internal/await"
 	"github.com/itscales/scales/internal/redistest"
 )
 
@@ -158,8 +159,7 @@ func TestAJobThatFailsLeavesNothingOfItsOwn(t *testing.T) {
 			s.send("GET", "/pushed", "").problem(t, 404, "not-found")
 			// What it may have changed is rendered some time.
 			for _, path := range []string{"/a", "/b"} {
-				for s.send("GET", path, "").body != "1" {
-				}
+				await.Until(t, "what it may have changed is rendered", func() bool { return s.send("GET", path, "").body == "1" })
 			}
 			s.send("POST", "/a", "")
 		})
@@ -197,8 +197,7 @@ func TestAWriterPushesAndDestroys(t *testing.T) {
 		s.send("GET", "/only", "").is(t, 200, "only")
 		s.send("GET", "/gone", "").problem(t, 404, "not-found")
 		s.send("GET", "/gone-exactly", "").problem(t, 404, "not-found")
-		for s.send("GET", "/inexact", "").body != "rendered" { // confirmed by a render
-		}
+		await.Until(t, "the push is confirmed by a render", func() bool { return s.send("GET", "/inexact", "").body == "rendered" })
 	})
 }
 
@@ -399,8 +398,7 @@ func TestABrokenJobNeverStopsAWorker(t *testing.T) {
 			}
 		}
 		s.send("POST", "/books", "Emma").is(t, 201, "")
-		for must(s.cache.Queue().Stats(context.Background()))(t).DeadLetters < 3 {
-		}
+		await.Until(t, "there are three dead letters", func() bool { return s.stats().DeadLetters >= 3 })
 		for letter, err := range s.cache.Queue().DeadLetters(context.Background()) {
 			if err != nil || letter.Reason == "" {
 				t.Errorf("%+v, %v", letter, err)
@@ -516,8 +514,7 @@ func TestPushOnlyEntriesStay(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.send("POST", "/a", "") // may have changed something, so its target is rendered some time
-		for must(s.cache.Queue().Stats(ctx))(t).Pending > 0 {
-		}
+		await.Until(t, "everything is rendered", func() bool { return s.stats().Pending == 0 })
 		s.send("GET", "/a", "").is(t, 200, "pushed")
 		if err := s.cache.Destroy(ctx, "/a"); err != nil {
 			t.Fatal(err)
@@ -571,8 +568,7 @@ func TestHandlersThatHangDoNotHoldKeysFromOtherWorkers(t *testing.T) {
 	if err := hanging.cache.Update(context.Background(), "/books"); err != nil {
 		t.Fatal(err)
 	}
-	for s.send("GET", "/books", "").body != "0 books" {
-	}
+	await.Until(t, "the page is rendered", func() bool { return s.send("GET", "/books", "").body == "0 books" })
 }
 
 func TestThousandsOfUpdatesAreRenderedWithoutPauses(t *testing.T) {
@@ -587,8 +583,7 @@ func TestThousandsOfUpdatesAreRenderedWithoutPauses(t *testing.T) {
 	if err := s.cache.Update(context.Background(), updates...); err != nil {
 		t.Fatal(err)
 	}
-	for must(s.cache.Len(context.Background()))(t) < len(updates) {
-	}
+	await.Until(t, "everything is rendered", func() bool { return must(s.cache.Len(context.Background()))(t) >= len(updates) })
 	t.Logf("%d renders in %v", renders.Load(), time.Since(began))
 }
 

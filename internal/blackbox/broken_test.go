@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/itscales/scales/internal/await"
 	"github.com/redis/go-redis/v9"
 )
 
@@ -40,7 +41,7 @@ func (s *site) buriesBrokenJobs(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, patience, "the broken jobs are dead letters", func() bool {
+	await.Within(t, patience, "the broken jobs are dead letters", func() bool {
 		return s.length(t, "jobs") == 0 && s.length(t, "dead") == int64(len(broken))
 	})
 	s.servers[0].post(t, "After the broken jobs", "Menders").is(t, http.StatusCreated)

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/itscales/scales/internal/await"
 	"github.com/itscales/scales/internal/redistest"
 )
 
@@ -48,7 +49,7 @@ func TestAWarmCopyOutlivesRedis(t *testing.T) {
 	changed := make(map[string]string)
 	for id := int64(1); id <= 20; id++ {
 		name := fmt.Sprintf("Changed %d", id)
-		eventually(t, patience, "writes are carried out again", func() bool {
+		await.Within(t, patience, "writes are carried out again", func() bool {
 			return s.servers[0].send(t, putJSON(id, map[string]string{"name": name})).status == http.StatusOK
 		})
 		changed[trackPath(id)+".json"] = name
@@ -57,7 +58,7 @@ func TestAWarmCopyOutlivesRedis(t *testing.T) {
 	proxy.Restore()
 	for key, name := range changed {
 		var a *answer
-		eventually(t, patience, "hits are not marked any more", func() bool {
+		await.Within(t, patience, "hits are not marked any more", func() bool {
 			a = warm.get(t, key)
 			return !isMarked(a)
 		})
@@ -78,7 +79,7 @@ func isMarked(a *answer) bool { return strings.Contains(a.header.Get("Cache-Stat
 
 func (s *site) awaitUnmarked(t *testing.T, server *process) {
 	t.Helper()
-	eventually(t, patience, "hits are not marked any more", func() bool { return !isMarked(server.get(t, "/tracks.json")) })
+	await.Within(t, patience, "hits are not marked any more", func() bool { return !isMarked(server.get(t, "/tracks.json")) })
 }
 
 // copyReading is readers of pages of a warm server, each of which has to be a hit.
@@ -126,7 +127,7 @@ func (r *copyReading) fail(reason string) {
 // await waits until the condition holds, while all reads have to be hits.
 func (r *copyReading) await(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	eventually(t, patience+*copyOutage, what, func() bool {
+	await.Within(t, patience+*copyOutage, what, func() bool {
 		select {
 		case reason := <-r.failures:
 			t.Fatalf("a read of a warm server failed: %s", reason)

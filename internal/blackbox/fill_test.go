@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"testing"
 	"time"
+
+	"github.com/itscales/scales/internal/await"
 )
 
 const (
@@ -23,7 +25,7 @@ func TestAFillThatIsKilledIsGoneOnWith(t *testing.T) {
 		s := newSite(t, at)
 		s.open(t, 1, 1)
 		fill := s.start(t, "fill", "-render-delay", renderDelay)
-		eventually(t, patience, "the fill has come to its middle", func() bool { return s.sum(t, "index", zcard) >= cutAfter })
+		await.Within(t, patience, "the fill has come to its middle", func() bool { return s.sum(t, "index", zcard) >= cutAfter })
 		fill.kill()
 		stored, underWay := s.sum(t, "index", zcard), s.sum(t, "claims", hlen)
 		if stored >= resources {
@@ -33,7 +35,7 @@ func TestAFillThatIsKilledIsGoneOnWith(t *testing.T) {
 
 		began := time.Now()
 		second := s.start(t, "fill", "-render-delay", renderDelay)
-		eventually(t, patience, "the second fill has begun to render", func() bool { return s.sum(t, "index", zcard) > stored+100 })
+		await.Within(t, patience, "the second fill has begun to render", func() bool { return s.sum(t, "index", zcard) > stored+100 })
 		s.knowsNothing(t)
 		got := s.filled(t, second)
 		if *got.Keys != resources || int64(*got.Resumed) < stored {

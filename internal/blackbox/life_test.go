@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"testing"
 	"time"
+
+	"github.com/itscales/scales/internal/await"
 )
 
 // What becomes of a write depends on the workers that are there, and on the client that waits. Whatever the client is told
@@ -23,18 +25,22 @@ func TestWritesNeedAWorkerAndAClient(t *testing.T) {
 func (s *site) refusesWithoutAWorker(t *testing.T) {
 	server, kept := s.servers[0], newLedger("Unworked")
 	s.refusesAtOnce(t, server, kept)
-	worker := s.start(t, "worker")
+	worker := s.start(t, "worker", "-lease", "10s") // writes wait for its successor for three quarters of that
 	s.acceptsSoon(t, server, kept)
-	worker.stop(t) // it says that it leaves
-	s.refusesAtOnce(t, server, kept)
+	worker.stop(t)
+	name, request := kept.next()
+	waiting := server.begin(t, request)
+	await.Within(t, soon, "the write is in the queue", func() bool { return s.length(t, "jobs") == 1 })
+	worker = s.start(t, "worker") // its successor
+	if err := kept.note(name, waiting.wait(t).is(t, http.StatusCreated)); err != nil {
+		t.Error(err)
+	}
 
-	worker = s.start(t, "worker")
 	impatient := s.start(t, "server", "-deadline", "1s")
-	s.acceptsSoon(t, server, kept)
 	s.acceptsSoon(t, impatient, kept)
-	worker.kill() // it does not say so: the job is enqueued, and withdrawn at its deadline
+	worker.kill() // without a successor the job is withdrawn at its deadline, and later ones are refused
 	kept.post(t, impatient, http.StatusServiceUnavailable).isProblem(t, http.StatusServiceUnavailable, "not-started")
-	eventually(t, patience, "the worker is known to be dead", func() bool {
+	await.Within(t, patience, "the worker is known to be dead", func() bool {
 		name, request := kept.next()
 		a := impatient.send(t, request)
 		if err := kept.note(name, a); err != nil {
@@ -63,7 +69,7 @@ func (s *site) refusesAtOnce(t *testing.T, server *process, kept *ledger) {
 
 func (s *site) acceptsSoon(t *testing.T, server *process, kept *ledger) {
 	t.Helper()
-	eventually(t, soon, "a write is carried out", func() bool {
+	await.Within(t, soon, "a write is carried out", func() bool {
 		name, request := kept.next()
 		a := server.send(t, request)
 		if err := kept.note(name, a); err != nil {
@@ -77,18 +83,18 @@ func (s *site) acceptsSoon(t *testing.T, server *process, kept *ledger) {
 func (s *site) forgetsWhoHasGone(t *testing.T) {
 	worker := s.start(t, "worker", "-concurrency", "1", "-work-delay", "2s")
 	server := s.servers[0]
-	eventually(t, soon, "the server knows the worker", func() bool {
+	await.Within(t, soon, "the server knows the worker", func() bool {
 		return server.send(t, call{method: http.MethodPost, target: "/nowhere"}).status == http.StatusNotFound
 	})
 	running := server.begin(t, postJSON("Begun first", "Waiters"))
-	eventually(t, patience, "the first handler runs", func() bool { return s.asked(t, "/tracks.json", "Begun first") })
+	await.Within(t, patience, "the first handler runs", func() bool { return s.asked(t, "/tracks.json", "Begun first") })
 	waiting := server.begin(t, postJSON("Abandoned", "Waiters"))
-	eventually(t, patience, "the second request waits", func() bool { return s.length(t, "jobs") == 2 })
+	await.Within(t, patience, "the second request waits", func() bool { return s.length(t, "jobs") == 2 })
 	waiting.abandon()
 	if waiting.err == nil {
 		t.Fatalf("the second request was answered %d, which spoils the test", waiting.answer.status)
 	}
-	eventually(t, soon, "the second request is withdrawn", func() bool { return s.length(t, "jobs") == 1 })
+	await.Within(t, soon, "the second request is withdrawn", func() bool { return s.length(t, "jobs") == 1 })
 	select {
 	case <-running.done:
 		t.Fatal("the first handler has ended, which spoils the test")
@@ -106,13 +112,13 @@ func (s *site) forgetsWhoHasGone(t *testing.T) {
 // drains: a process that is told to end finishes what it has begun.
 func (s *site) drains(t *testing.T) {
 	worker, server := s.start(t, "worker", "-work-delay", "1s"), s.servers[0]
-	eventually(t, soon, "the server knows the worker", func() bool {
+	await.Within(t, soon, "the server knows the worker", func() bool {
 		return server.send(t, call{method: http.MethodPost, target: "/nowhere"}).status == http.StatusNotFound
 	})
 	for _, told := range []*process{worker, server} {
 		name := "Written while a " + told.role + " ends"
 		post := server.begin(t, postJSON(name, "Drainers"))
-		eventually(t, patience, "the handler runs", func() bool { return s.asked(t, "/tracks.json", name) })
+		await.Within(t, patience, "the handler runs", func() bool { return s.asked(t, "/tracks.json", name) })
 		if told == worker {
 			s.start(t, "worker", "-work-delay", "1s")
 		}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/itscales/scales/internal/await"
 	"github.com/itscales/scales/internal/redistest"
 )
 
@@ -63,7 +64,7 @@ func TestRedisLosesWritesInAFailover(t *testing.T) {
 		proxy.Hang()
 		records := c.writtenBehind(t, before, after)
 		primary.Kill()
-		eventually(t, patience, "the replica is the primary", func() bool {
+		await.Within(t, patience, "the replica is the primary", func() bool {
 			role, err := after.Do(t.Context(), "ROLE").Slice()
 			return err == nil && role[0] == "master"
 		})
@@ -80,7 +81,7 @@ func TestRedisLosesWritesInAFailover(t *testing.T) {
 func (c *campaign) writtenBehind(t *testing.T, one, other redis.UniversalClient) map[string]bool {
 	t.Helper()
 	before := c.records(t, other)
-	eventually(t, patience, "something is written that can be lost", func() bool {
+	await.Within(t, patience, "something is written that can be lost", func() bool {
 		further := 0
 		for id := range c.records(t, one) {
 			if !before[id] {

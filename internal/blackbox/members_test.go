@@ -7,6 +7,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/itscales/scales/internal/await"
 )
 
 // merged is how many artists are merged into one: the group of that one has more members than are rendered before a reply.
@@ -40,7 +42,7 @@ func TestOthersRenderTheMembersThatAKilledWorkerOwes(t *testing.T) {
 	victim := s.startWorker(t)
 	s.meddle(t, "SET", s.redisKey("", "marks"), "no sorted set")
 	change := rename(small, "Decided by a victim")
-	eventually(t, patience, "the job is decided", func() bool { return s.client.HLen(t.Context(), s.queueKey("held")).Val() == 1 })
+	await.Within(t, patience, "the job is decided", func() bool { return s.client.HLen(t.Context(), s.queueKey("held")).Val() == 1 })
 	victim.kill()
 	s.meddle(t, "DEL", s.redisKey("", "marks"))
 	victim = s.startWorker(t, "-work-delay", "3s")
@@ -50,13 +52,13 @@ func TestOthersRenderTheMembersThatAKilledWorkerOwes(t *testing.T) {
 	// No job can be decided, from a moment on at which the handler runs.
 	before := marked()
 	change = rename(small, "Marked by a victim")
-	eventually(t, patience, "the handler has changed the database", func() bool {
+	await.Within(t, patience, "the handler has changed the database", func() bool {
 		return s.asked(t, artistPath(small)+".json", "Marked by a victim")
 	})
 	if held := s.client.SetNX(t.Context(), s.queueKey("held"), "no hash", 0).Val(); !held {
 		t.Fatal("the job was decided before it could be kept from that")
 	}
-	eventually(t, patience, "the group is marked", func() bool { return marked() > before })
+	await.Within(t, patience, "the group is marked", func() bool { return marked() > before })
 	victim.kill()
 	s.meddle(t, "DEL", s.queueKey("held"))
 	victim = s.startWorker(t, "-render-delay", "50ms")
@@ -67,7 +69,7 @@ func TestOthersRenderTheMembersThatAKilledWorkerOwes(t *testing.T) {
 	change = rename(large, "Walked by a victim")
 	steps := make(map[string]bool)
 	walk := func() string { return s.client.HGet(t.Context(), s.redisKey("", "walks"), "artist-"+large).Val() }
-	eventually(t, patience, "the walk of the large group has taken some steps", func() bool {
+	await.Within(t, patience, "the walk of the large group has taken some steps", func() bool {
 		steps[walk()] = true
 		return len(steps) > 4
 	})
@@ -119,7 +121,7 @@ func (s *site) startWorker(t *testing.T, flags ...string) *process {
 	workers := func() []string { return s.client.HKeys(t.Context(), s.queueKey("workers")).Val() }
 	before := workers()
 	p := s.start(t, "worker", flags...)
-	eventually(t, patience, "the worker has begun", func() bool {
+	await.Within(t, patience, "the worker has begun", func() bool {
 		return slices.ContainsFunc(workers(), func(id string) bool { return !slices.Contains(before, id) })
 	})
 	return p

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/itscales/scales/internal/await"
 	"github.com/itscales/scales/internal/redistest"
 )
 
@@ -79,7 +80,7 @@ func (s *site) outage(t *testing.T, away, back func()) {
 	f.awaitBoth(t, patience, http.StatusOK, http.StatusCreated, outageAnswers)
 	f.stop(t)
 
-	eventually(t, patience, "the queue is empty", func() bool { return s.length(t, "jobs") == 0 })
+	await.Within(t, patience, "the queue is empty", func() bool { return s.length(t, "jobs") == 0 })
 	f.ledger.isKept(t, s.app)
 	for _, p := range s.processes {
 		if p.role != "fill" && !p.running() {

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/itscales/scales/internal/await"
 	"github.com/redis/go-redis/v9"
 )
 
@@ -32,7 +33,7 @@ func (c *campaign) remains(t *testing.T, letters int) {
 		}
 	}()
 	// What has died is forgotten by the heartbeats of those who live, in their own time.
-	eventually(t, settleTimeout, "Redis holds what a site at rest needs, and no more", func() bool {
+	await.Within(t, settleTimeout, "Redis holds what a site at rest needs, and no more", func() bool {
 		problems = c.leftovers(t, int64(letters))
 		return len(problems) == 0
 	})

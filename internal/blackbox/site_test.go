@@ -16,6 +16,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/itscales/scales/internal/await"
 	"github.com/itscales/scales/internal/redistest"
 )
 
@@ -190,7 +191,7 @@ func (s *site) isIdle(t *testing.T) {
 // becomesIdle is isIdle where requests may have been given up.
 func (s *site) becomesIdle(t *testing.T, within time.Duration) {
 	t.Helper()
-	eventually(t, within, "no job and no render is left", func() bool {
+	await.Within(t, within, "no job and no render is left", func() bool {
 		left := s.length(t, "jobs")
 		for number := range s.partitions {
 			left += s.client.ZCard(t.Context(), fmt.Sprintf("{%s:%d}:pending", s.namespace, number)).Val()
@@ -213,19 +214,6 @@ func (s *site) flush(t *testing.T) {
 	}
 	if err != nil {
 		t.Fatal(err)
-	}
-}
-
-// eventually expects that a condition holds before a time is over. It is for what shows by asking only.
-func eventually(t *testing.T, within time.Duration, what string, holds func() bool) {
-	t.Helper()
-	const pause = 5 * time.Millisecond
-	end := time.Now().Add(within)
-	for !holds() {
-		if time.Now().After(end) {
-			t.Fatalf("not within %v: %s", within, what)
-		}
-		time.Sleep(pause)
 	}
 }
 

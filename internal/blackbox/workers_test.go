@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/itscales/scales/internal/await"
 )
 
 // asked reports what the application shows, to know how far a handler has come.
@@ -29,7 +31,7 @@ func TestOthersFinishTheWorkOfAKilledWorker(t *testing.T) {
 	post := server.begin(t, postJSON("Written by a victim", "Victims"))
 	put := server.begin(t, putJSON(7, map[string]string{"name": "Moved by a victim", "artist": "Survivors"}))
 	remove := server.begin(t, call{method: http.MethodDelete, target: "/tracks/8"})
-	eventually(t, patience, "the three handlers have changed the database", func() bool {
+	await.Within(t, patience, "the three handlers have changed the database", func() bool {
 		return s.asked(t, "/tracks.json", "Written by a victim") && s.asked(t, "/tracks/7.json", "Moved by a victim") &&
 			s.app.get(t, "/tracks/8").status == http.StatusNotFound
 	})
@@ -56,7 +58,7 @@ func TestOthersFinishTheWorkOfAKilledWorker(t *testing.T) {
 	s.hasDeadLetter(t, "Written by a victim")
 
 	// What the lost response would have named is stale, until a fill; the list, its target, is not.
-	eventually(t, soon, "the list shows the lost track", func() bool {
+	await.Within(t, soon, "the list shows the lost track", func() bool {
 		return server.get(t, "/tracks").body == s.app.get(t, "/tracks").body
 	})
 	s.fill(t)

@@ -127,6 +127,8 @@ func enqueuedOf(said string) enqueued {
 		return enqueued{err: ErrFull}
 	case "busy":
 		return enqueued{err: ErrBusy}
+	case "order-full":
+		return enqueued{err: ErrOrderFull}
 	case "late":
 		return enqueued{err: fmt.Errorf("%w: Redis answered too late", ErrUnavailable)}
 	case "other":

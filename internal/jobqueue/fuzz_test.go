@@ -43,7 +43,7 @@ func FuzzReply(f *testing.F) {
 }
 
 func FuzzEnqueued(f *testing.F) {
-	for _, said := range []string{"1795420254902-0", "order/1-0", "full", "busy", "late", "other", "kept:job", "joined:job:1-0", "joined:job:o/1-0", "joined:", ""} {
+	for _, said := range []string{"1795420254902-0", "order/1-0", "full", "busy", "order-full", "late", "other", "kept:job", "joined:job:1-0", "joined:job:o/1-0", "joined:", ""} {
 		f.Add(said)
 	}
 	f.Fuzz(func(t *testing.T, said string) {

@@ -29,6 +29,8 @@ var (
 	ErrFull = errors.New("the queue is full")
 	// ErrBusy means that as many jobs wait as can surely be finished in time; nothing was enqueued.
 	ErrBusy = errors.New("no worker would be in time")
+	// ErrOrderFull means that as many jobs of its order wait as may; nothing was enqueued.
+	ErrOrderFull = errors.New("too many jobs of its order wait")
 	// ErrWithdrawn means that no worker had begun the job at its deadline, and none ever will.
 	ErrWithdrawn = errors.New("the job was withdrawn before a worker took it")
 	// ErrUnknown means that the job may have run, may run, or may be lost.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/itscales/scales/internal/await"
 	"github.com/itscales/scales/internal/jobqueue"
 	"github.com/itscales/scales/internal/redistest"
 )
@@ -191,8 +192,7 @@ func TestAJobThatNobodyBeganIsWithdrawn(t *testing.T) {
 		}
 		ctx, leave := context.WithCancel(context.Background())
 		answers := do(p, ctx, "x", time.Minute)
-		for f.counts().Jobs == 0 {
-		}
+		await.Until(t, "the job is there", func() bool { return f.counts().Jobs > 0 })
 		leave()
 		if got := <-answers; !errors.Is(got.err, jobqueue.ErrWithdrawn) {
 			t.Errorf("after its client left: %+v", got)
@@ -228,8 +228,7 @@ func TestJobsAreRefusedWhereTheyCouldNotRun(t *testing.T) {
 		c := f.consumer()
 		p = f.producer()
 		first, second := do(p, context.Background(), "1", time.Minute), do(p, context.Background(), "2", time.Minute)
-		for f.counts().Jobs < 2 {
-		}
+		await.Until(t, "both jobs are there", func() bool { return f.counts().Jobs >= 2 })
 		if got := <-do(p, context.Background(), "3", time.Minute); !errors.Is(got.err, jobqueue.ErrFull) {
 			t.Errorf("with a full queue: %+v", got)
 		}
@@ -249,6 +248,69 @@ func TestJobsAreRefusedWhereTheyCouldNotRun(t *testing.T) {
 		if got := <-do(closed, context.Background(), "x", time.Minute); !errors.Is(got.err, jobqueue.ErrClosed) {
 			t.Errorf("after it was closed: %+v", got)
 		}
+	})
+}
+
+// succeed has the only worker end, and a job come before there is another one.
+func succeed(t *testing.T, guards jobqueue.Guards, then func(f *fixture, answers <-chan answer)) {
+	each(t, func(t *testing.T, f *fixture) {
+		f.config.Guards = guards
+		f.retire(time.Minute)
+		then(f, do(f.producer(), context.Background(), "x", time.Minute))
+	})
+}
+
+// retire has a worker come and go.
+func (f *fixture) retire(lease time.Duration) {
+	f.t.Helper()
+	ctx, c := context.Background(), jobqueue.NewConsumer(f.config, lease, 1)
+	err := c.Join(ctx)
+	c.Drain()
+	_, beat := c.Beat(ctx)
+	left, leave := c.Leave(ctx)
+	if err = errors.Join(err, beat, leave); err != nil || !left {
+		f.t.Fatal(err, left)
+	}
+}
+
+func TestJobsWaitForTheSuccessorOfTheOnlyWorker(t *testing.T) {
+	succeed(t, jobqueue.Guards{}, func(f *fixture, answers <-chan answer) {
+		c := f.consumer()
+		moved, err := c.Finish(context.Background(), f.fetch(c, 1)[0], "done")
+		ok(f.t, moved, err)
+		if got := <-answers; got.err != nil || got.reply != "done" {
+			f.t.Errorf("%+v", got)
+		}
+	})
+}
+
+func TestIfJobsWaitedForNoSuccessorTheyWouldBeRefused(t *testing.T) {
+	succeed(t, jobqueue.Guards{NoSuccessor: true}, func(f *fixture, answers <-chan answer) {
+		if got := <-answers; !errors.Is(got.err, jobqueue.ErrNoWorker) {
+			f.t.Errorf("%+v", got)
+		}
+	})
+}
+
+// Nobody follows: jobs are refused when there was no heartbeat for three times its interval.
+func TestJobsDoNotWaitForeverForASuccessor(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		const lease = 2 * time.Second
+		p := f.producer()
+		f.retire(lease)
+		left := time.Now()
+		for time.Since(left) < 20*time.Second {
+			if err := p.Admit(context.Background(), jobqueue.Patience{Wait: time.Minute}); err == nil {
+				continue
+			} else if !errors.Is(err, jobqueue.ErrNoWorker) {
+				t.Fatal(err)
+			}
+			if after := time.Since(left); after < lease/2 {
+				t.Errorf("refused after %v", after)
+			}
+			return
+		}
+		t.Error("jobs are admitted still")
 	})
 }
 
@@ -468,8 +530,7 @@ func TestAFetchWhoseAnswerIsLostShowsInTheCount(t *testing.T) {
 	p, c := f.producer(), f.consumer()
 	f.roundTrip(p, c)
 	answers := do(p, context.Background(), "x", time.Minute)
-	for f.counts().Jobs == 0 {
-	}
+	await.Until(t, "the job is there", func() bool { return f.counts().Jobs > 0 })
 	dropped := proxy.DropReplyOnce("xreadgroup")
 	if deliveries, err := c.Fetch(context.Background(), 1); len(deliveries) != 0 || err != nil {
 		t.Fatalf("%v, %v", deliveries, err)

@@ -5,6 +5,12 @@ import (
 	"strings"
 )
 
+// lanePart: of the longest queue that part may wait in one lane, lest one order keeps all others out.
+const lanePart = 10
+
+// MaxLane returns how many jobs of one order may wait behind the one that has the turn.
+func MaxLane(maxQueue int) int { return (maxQueue + lanePart - 1) / lanePart }
+
 // lane returns the key of the stream in which jobs of an order wait for their turn.
 func (k keys) lane(order string) string { return k.lanes + ":" + order }
 
@@ -56,7 +62,6 @@ func (l *keyList) add(key string) int {
 //	lanes:<order> (stream): the records of those that wait for it
 //	statistics: parked: how many wait in all lanes
 const ordering = `
-local LANE_PART = 10 -- of the longest queue a lane may have that part, lest one order keeps all others out
 local lanes = KEYS[LANES]
 local function order_of(lane) return string.match(lane, '[^:]+$') end
 local function turn(order) return string.match(redis.call('HGET', lanes, order) or '', '^(%S+) (%S+)$') end

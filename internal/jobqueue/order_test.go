@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/itscales/scales/internal/await"
 	"github.com/itscales/scales/internal/jobqueue"
 	"github.com/itscales/scales/internal/redistest"
 )
@@ -22,8 +23,7 @@ func (f *fixture) ordered(p *jobqueue.Producer, ctx context.Context, order, requ
 		reply, err := p.Do(ctx, job, patience)
 		answers <- tracked{reply, err}
 	}()
-	for f.counts().Enqueued == before {
-	}
+	await.Until(f.t, "the job is there", func() bool { return f.counts().Enqueued > before })
 	return answers
 }
 
@@ -333,7 +333,7 @@ func TestALaneHasALimit(t *testing.T) {
 		answers = append(answers, f.inOrder(p, "a", fmt.Sprint("a", i)))
 	}
 	_, err := p.Do(context.Background(), jobqueue.Job{ID: jobqueue.NewID(), Request: "x", Order: "a"}, jobqueue.Patience{Wait: minute})
-	if !errors.Is(err, jobqueue.ErrBusy) {
+	if !errors.Is(err, jobqueue.ErrOrderFull) {
 		t.Errorf("one more: %v", err)
 	}
 	other := f.inOrder(p, "b", "b0")

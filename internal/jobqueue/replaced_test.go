@@ -11,6 +11,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/itscales/scales/internal/await"
 	"github.com/itscales/scales/internal/jobqueue"
 	"github.com/itscales/scales/internal/redistest"
 )
@@ -74,8 +75,7 @@ func TestAJobThatIsAnsweredAgainIsNoticed(t *testing.T) {
 		again(d)
 		leaving, leave := context.WithCancel(ctx)
 		second := do(p, leaving, "second", time.Minute)
-		for f.counts().Jobs == 0 {
-		}
+		await.Until(t, "the job is there", func() bool { return f.counts().Jobs > 0 })
 		record := f.config.Client.XRange(ctx, f.config.Prefix+"q:jobs", "-", "+").Val()[0].Values
 		leave()
 		if got := <-second; !errors.Is(got.err, jobqueue.ErrWithdrawn) {

@@ -33,6 +33,9 @@ type Guards struct {
 	// NoPace admits jobs although those before them keep the workers busy for too long.
 	NoPace bool
 
+	// NoSuccessor admits no job after the last worker has stopped taking jobs, although another one may follow at once.
+	NoSuccessor bool
+
 	// NoRecall leaves those who wait behind an enqueue that got no answer waiting until their deadline.
 	NoRecall bool
 }
@@ -46,7 +49,8 @@ func compile(g Guards) scripts {
 		"\nlocal CHECK_SEEN = " + strconv.FormatBool(!g.NoIdempotentEnqueue) +
 		"\nlocal CHECK_DECIDED = " + strconv.FormatBool(!g.NoDecided) +
 		"\nlocal CHECK_SCOPES = " + strconv.FormatBool(!g.NoScopes) +
-		"\nlocal CHECK_OTHERS = " + strconv.FormatBool(!g.NoOthers) + "\n"
+		"\nlocal CHECK_OTHERS = " + strconv.FormatBool(!g.NoOthers) +
+		"\nlocal CHECK_TAKING = " + strconv.FormatBool(!g.NoSuccessor) + "\n"
 	script := func(parts ...string) *redis.Script {
 		return redis.NewScript(guards + prelude + strings.Join(parts, ""))
 	}
@@ -55,7 +59,7 @@ func compile(g Guards) scripts {
 	}
 	orderingAt := func(key int) string { return "local LANES = " + strconv.Itoa(key) + ordering }
 	return scripts{
-		enqueue:  script(clock, trackingAt(6), orderingAt(12), sweeping, enqueueScript),
+		enqueue:  script(clock, trackingAt(6), orderingAt(12), "\nlocal LANE_PART = "+strconv.Itoa(lanePart)+"\n", sweeping, enqueueScript),
 		recall:   script(clock, recallScript),
 		withdraw: script(clock, trackingAt(3), orderingAt(9), withdrawScript),
 		status:   script(clock, statusScript),
@@ -96,9 +100,9 @@ local time = t[1] .. string.sub('00000' .. t[2], -6)
 // liveliness counts the workers that take jobs, whose latest heartbeat is less than three intervals ago, and their slots. It is for
 // scripts with clock.
 const liveliness = `
-local function live_workers(key)
+local function live(records)
   local alive, all = 0, 0
-  for _, record in ipairs(redis.call('HVALS', key)) do
+  for _, record in ipairs(records) do
     local _, at, interval, slots = string.match(record, '^(%d+) (%d+) (%d+) (%d+)')
     if at and slots ~= '0' and now - tonumber(at) < 3 * tonumber(interval) then
       alive = alive + 1

@@ -14,7 +14,8 @@ package jobqueue
 // A call that arrives after "admit by" changes nothing, so that calls need to be remembered only until then.
 //
 //	returns {now in µs, incarnation or '', how many jobs were before, without those that wait for their turn, how many of these
-//	are there besides now, how many were finished ever, then for each job: its stream id or "<order>/<id>", 'full', 'busy' or 'late'}; for one that is tracked also
+//	are there besides now, how many were finished ever, then for each job: its stream id or "<order>/<id>", 'full', 'busy',
+//	'order-full' or 'late'}; for one that is tracked also
 //	'kept:<job>' (there is a reply of this scope), 'joined:<job>:<stream id>' (one of this scope is under way, whose reply goes
 //	to this caller, too), 'other' (another payload), 'many' (so many wait for the one under way that this caller cannot), or 'crowded'
 const enqueueScript = `
@@ -36,7 +37,7 @@ local function add(a, ...)
   local lane = KEYS[tonumber(ARGV[a + 7])]
   if added >= room then return 'full' end
   if length + added - parked >= tonumber(ARGV[a + 2]) then return 'busy' end
-  if lane and taken(jobs, lane) and redis.call('XLEN', lane) >= tonumber(ARGV[2]) / LANE_PART then return 'busy' end
+  if lane and taken(jobs, lane) and redis.call('XLEN', lane) >= tonumber(ARGV[2]) / LANE_PART then return 'order-full' end
   added = added + 1
   local record = {'server', server, 'deadline', ARGV[a + 1], 'scheme', ARGV[a + 3], 'remote', ARGV[a + 4], 'request', ARGV[a + 5], ...}
   if lane then
@@ -72,7 +73,7 @@ local function add_tracked(a)
   if redis.call('ZCARD', lives) >= tonumber(ARGV[6]) or
     tonumber(redis.call('HGET', statistics, 'kept') or '0') >= tonumber(ARGV[7]) then return 'crowded' end
   outcome = add(a, 'keep', ms)
-  if outcome ~= 'full' and outcome ~= 'busy' then
+  if outcome ~= 'full' and outcome ~= 'busy' and outcome ~= 'order-full' then
     local r = {at = outcome, scope = scope, deadline = ARGV[a + 1], token = '-', bytes = 0}
     count_bytes(id, r, #ARGV[a + 5])
     save_tracked(id, r)
@@ -171,7 +172,8 @@ redis.call('ZREMRANGEBYRANK', KEYS[2], 0, -10001)
 return reply
 `
 
-// statusScript tells a server what it needs to admit jobs, and notes that the server lives.
+// statusScript tells a server what it needs to admit jobs, and notes that the server lives. A worker that has stopped, or takes no
+// more jobs, counts for as long as one that was killed: it may have a successor.
 //
 //	KEYS[1] workers   KEYS[2] jobs   KEYS[3] replies of the server   KEYS[4] meta of the queue's partition
 //	KEYS[5] servers (sorted set: server by time in µs)   KEYS[6] statistics   KEYS[7] held
@@ -179,7 +181,8 @@ return reply
 //	returns {now in µs, workers alive, their slots, length of the queue, how many of it are decided, how many jobs wait for their
 //	turn besides, how many were finished ever, last id of the replies or '', incarnation or ''}
 const statusScript = liveliness + `
-local alive, slots = live_workers(KEYS[1])
+local alive, slots = live(redis.call('HVALS', KEYS[1]))
+if CHECK_TAKING and alive == 0 then alive, slots = live({redis.call('HGET', KEYS[6], 'taking') or ''}) end
 local last = ''
 local entries = redis.call('XREVRANGE', KEYS[3], '+', '-', 'COUNT', 1)
 if entries[1] then last = entries[1][1] end

@@ -16,7 +16,9 @@ local known = 0
 if record or ARGV[4] == '1' then
   known = 1
   local beats = tonumber(string.match(record or '0', '^%d+')) + 1
-  redis.call('HSET', KEYS[1], ARGV[1], beats .. ' ' .. time .. ' ' .. ARGV[2] .. ' ' .. ARGV[3])
+  record = beats .. ' ' .. time .. ' ' .. ARGV[2] .. ' ' .. ARGV[3]
+  redis.call('HSET', KEYS[1], ARGV[1], record)
+  if ARGV[3] ~= '0' then redis.call('HSET', statistics, 'taking', record) end
 end
 local consumers, owned = {}, '0'
 for _, consumer in ipairs(list(list(redis.pcall('XPENDING', KEYS[2], group))[4])) do
@@ -53,8 +55,8 @@ end
 return #pending
 `
 
-// handOverScript gives jobs that were never begun to the worker whose heartbeat is the latest one, of those that take jobs. They were delivered as often as
-// before.
+// handOverScript gives jobs that were never begun to the worker whose heartbeat is the latest one, of those that take jobs. They were
+// delivered as often as before.
 //
 //	KEYS[1] workers   KEYS[2] jobs   ARGV[1] the owner   ARGV[2…] stream ids and deliveries
 //	returns how many changed hands; none if no other worker is alive

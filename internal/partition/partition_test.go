@@ -12,6 +12,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/itscales/scales/internal/await"
 	"github.com/itscales/scales/internal/message"
 	"github.com/itscales/scales/internal/partition"
 	"github.com/itscales/scales/internal/redistest"
@@ -220,8 +221,7 @@ func TestFailedRendersKeepTheLastEntryAndComeBack(t *testing.T) {
 		if got := body(t, s, "/a"); got != "good" {
 			t.Errorf("read %q", got)
 		}
-		for keys := next(t, s, "/a"); len(keys) == 0; keys = next(t, s, "/a") {
-		}
+		await.Until(t, "the key is pending", func() bool { return len(next(t, s, "/a")) > 0 })
 	})
 }
 

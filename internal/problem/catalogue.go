@@ -102,6 +102,14 @@ func QueueFull(limit int) Problem {
 		Members: []Member{{"limit", limit}}}
 }
 
+// OrderFull: as many requests of one order are waiting as may.
+func OrderFull(limit int) Problem {
+	return Problem{Type: "order-full", Title: "Too many requests of one order are waiting", Status: http.StatusServiceUnavailable,
+		Detail: fmt.Sprintf("%d requests of one order (option Order) are waiting, which is the limit (a tenth of option QueueLength);"+
+			" the request was not carried out", limit),
+		Members: []Member{{"limit", limit}}}
+}
+
 // TooBusy: as many requests are waiting as the workers can carry out in time, by what they did lately.
 func TooBusy(deadline time.Duration) Problem {
 	return Problem{Type: "too-busy", Title: "The workers are too busy", Status: http.StatusServiceUnavailable,

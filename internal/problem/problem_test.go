@@ -37,6 +37,8 @@ var catalogue = []struct {
 	{problem.BodyTimeout(10 * time.Second), "body-timeout", 408, []string{"10s", "BodyTimeout", "not carried out"}},
 	{problem.BodyIncomplete(), "body-incomplete", 400, []string{"not carried out"}},
 	{problem.QueueFull(10000), "queue-full", 503, []string{"10000", "QueueLength", "not carried out"}},
+	{problem.OrderFull(1000), "order-full", 503, []string{"1000", "Order", "QueueLength", "not carried out"}},
+	{problem.TooBusy(15 * time.Second), "too-busy", 503, []string{"15s", "Deadline", "not carried out"}},
 	{problem.NoWorker(), "no-worker", 503, []string{"not carried out"}},
 	{problem.NotStarted(15 * time.Second), "not-started", 503, []string{"15s", "Deadline", "not carried out"}},
 	{problem.StillRunning(15 * time.Second), "still-running", 504, []string{"15s", "Deadline"}},

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/itscales/scales/internal/await"
 	"github.com/itscales/scales/internal/redistest"
 	"github.com/redis/go-redis/v9"
 )
@@ -23,7 +24,7 @@ func TestEmbeddedKeysExpireAsTimePasses(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			eventually(t, "the short-lived key is gone", func() bool {
+			await.Until(t, "the short-lived key is gone", func() bool {
 				found, err := exists("short")
 				if err != nil {
 					t.Fatal(err)

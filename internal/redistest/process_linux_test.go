@@ -3,6 +3,7 @@ package redistest_test
 import (
 	"testing"
 
+	"github.com/itscales/scales/internal/await"
 	"github.com/itscales/scales/internal/redistest"
 )
 
@@ -42,7 +43,7 @@ func TestNoServerOutlivesATestBinaryThatDies(t *testing.T) {
 			if err := command.Wait(); err == nil {
 				t.Error("the binary ended well, want it dead")
 			}
-			eventually(t, "the server is gone", func() bool { return refuses(t, address) })
+			await.Until(t, "the server is gone", func() bool { return refuses(t, address) })
 		})
 	}
 }

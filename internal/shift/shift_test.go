@@ -15,6 +15,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/itscales/scales/internal/await"
 	"github.com/itscales/scales/internal/canonical"
 	"github.com/itscales/scales/internal/jobqueue"
 	"github.com/itscales/scales/internal/outage"
@@ -56,8 +57,9 @@ func start(t *testing.T, rdb redis.UniversalClient, app http.HandlerFunc, lease 
 			t.Error(err)
 		}
 	})
-	for b.producer.Admit(context.Background(), jobqueue.Patience{Wait: time.Second}) != nil {
-	}
+	await.Until(t, "the worker is known", func() bool {
+		return b.producer.Admit(context.Background(), jobqueue.Patience{Wait: time.Second}) == nil
+	})
 	return b
 }
 
