@@ -2,6 +2,7 @@ package scales_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -13,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/alicebob/miniredis/v2"
 	"github.com/go-chi/chi/v5"
@@ -282,9 +284,12 @@ func begin(app http.Handler, keys ...string) (server *scales.Server, stop func()
 	}
 }
 
-// awaitWorker waits until a worker is alive: a server refuses jobs with 503 as long as there is none.
+// awaitWorker waits until a worker is alive: a server refuses jobs with 503 as long as there was none.
 func awaitWorker(cache *scales.Cache) {
-	for check(cache.Queue().Stats(context.Background())).Workers == 0 {
+	for begin := time.Now(); check(cache.Queue().Stats(context.Background())).Workers == 0; time.Sleep(time.Millisecond) {
+		if time.Since(begin) > 30*time.Second {
+			check(0, errors.New("there is no worker"))
+		}
 	}
 }
 

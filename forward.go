@@ -199,7 +199,7 @@ func (s *Server) refuseJob(w http.ResponseWriter, r *http.Request, err error, wi
 	case errors.Is(err, jobqueue.ErrBusy):
 		retryIn(s.producer.RetryAfter(patience), problem.TooBusy(patience.Begins()))
 	case errors.Is(err, jobqueue.ErrOrderFull):
-		retry(problem.OrderFull(jobqueue.MaxLane(s.config.maxQueue)))
+		retryIn(s.producer.RetryAfter(patience), problem.OrderFull(jobqueue.MaxLane(s.config.maxQueue)))
 	case errors.Is(err, jobqueue.ErrNoWorker):
 		retry(problem.NoWorker())
 	case errors.Is(err, jobqueue.ErrClosed):
@@ -208,7 +208,6 @@ func (s *Server) refuseJob(w http.ResponseWriter, r *http.Request, err error, wi
 	case errors.Is(err, jobqueue.ErrWithdrawn):
 		retry(problem.NotStarted(s.config.deadline))
 	case errors.Is(err, jobqueue.ErrUnavailable):
-		s.cache.outage.Note(r.Context(), err)
 		retry(problem.StoreUnreachable())
 	case errors.Is(err, jobqueue.ErrPayload):
 		problem.IdempotencyKeyReused().Write(w, r)

@@ -13,7 +13,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -182,12 +181,7 @@ func TestWhatAFailedRequestNamedIsRenderedSomeTime(t *testing.T) {
 // await waits until a page has a body.
 func (s *system) await(path, body string) {
 	s.t.Helper()
-	for begin := time.Now(); time.Since(begin) < 30*time.Second; {
-		if s.send("GET", path, "").body == body {
-			return
-		}
-	}
-	s.send("GET", path, "").is(s.t, 200, body)
+	await.Until(s.t, path+" is "+body, func() bool { return s.send("GET", path, "").body == body })
 }
 
 func TestMembersBeyondTheLimitAreRenderedInTheBackground(t *testing.T) {

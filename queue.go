@@ -21,7 +21,7 @@ type QueueStats struct {
 	Oldest  time.Duration `json:"-"`       // how long ago the oldest job was enqueued, or had its turn; 0 if there is none
 	Pending int           `json:"pending"` // keys that wait for a render
 
-	Workers int `json:"workers"` // whose latest heartbeat is less than three of their intervals ago
+	Workers int `json:"workers"` // that take jobs, and whose latest heartbeat is less than three of their intervals ago
 	Slots   int `json:"slots"`   // handlers that these workers run at once
 	Servers int `json:"servers"` // that were asked anything since they began, and were heard of in the last six seconds
 
@@ -49,7 +49,7 @@ func (c *Cache) queuePrefix() string { return partition.Prefix(c.config.namespac
 func (c *Cache) queueConfig() jobqueue.Config {
 	return jobqueue.Config{
 		Client: c.rdb, Prefix: c.queuePrefix(), Meta: c.queuePrefix() + "meta", Timeout: c.config.timeout,
-		Logger: c.config.logger, Guards: c.config.queueGuards,
+		Logger: c.config.logger, Outage: c.outage, Guards: c.config.queueGuards,
 	}
 }
 

@@ -3,6 +3,7 @@ package scales_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -230,16 +231,104 @@ func TestRequestsOfAnOrderAreRefusedWhereTooManyWait(t *testing.T) {
 	s := single(t, app, setup{server: []scales.ServerOption{
 		scales.Order(func(r *http.Request) string { return r.URL.Path }), scales.QueueLength(15),
 	}})
+	release := sync.OnceFunc(func() { close(open) })
+	t.Cleanup(release)
 	for range 3 { // one runs, two wait
 		s.send("POST", "/a", "", "Prefer", "respond-async").is(t, 202, "{\"state\":\"queued\"}\n")
 	}
-	refused := s.send("POST", "/a", "").problem(t, 503, "order-full")
-	if !strings.Contains(refused.body, `"limit":2`) {
-		t.Error(refused.body)
+	tracked := s.stats().Tracked
+	for range 2 { // a refusal leaves the key free
+		refused := s.send("POST", "/a", "", "Idempotency-Key", "one").problem(t, 503, "order-full")
+		if !strings.Contains(refused.body, `"limit":2`) {
+			t.Error(refused.body)
+		}
+	}
+	if now := s.stats().Tracked; now != tracked {
+		t.Errorf("%d requests are tracked, and were %d", now, tracked)
 	}
 	s.send("POST", "/b", "").is(t, 200, "")
-	close(open)
+	release()
 	await.Until(t, "they are finished", func() bool { return s.stats().Jobs == 0 })
+}
+
+// restart has the only worker end while its handler runs for longer than a lease, and a request come meanwhile, which is answered when a
+// successor has begun.
+func restart(t *testing.T, guards jobqueue.Guards) (meanwhile response) {
+	const lease = 2 * time.Second
+	began, open := make(chan struct{}), make(chan struct{})
+	app := handler(func(_ http.ResponseWriter, r *http.Request) {
+		if r.Method == "POST" && r.URL.Path == "/slow" {
+			close(began)
+			<-open
+		}
+	})
+	s := single(t, app, setup{
+		idle: true, cache: []scales.CacheOption{scales.QueueGuards(guards)}, worker: []scales.WorkerOption{scales.Lease(lease)},
+	})
+	stop := s.run()
+	slow, second, ended := make(chan response), make(chan response), make(chan struct{})
+	go func() { slow <- s.send("POST", "/slow", "") }()
+	<-began
+	go func() {
+		stop()
+		close(ended)
+	}()
+	await.Until(t, "the worker takes no more jobs", func() bool { return s.stats().Workers == 0 })
+	<-time.After(lease)
+	go func() { second <- s.send("POST", "/meanwhile", "") }()
+	if guards == (jobqueue.Guards{}) {
+		await.Until(t, "the request waits", func() bool { return s.stats().Jobs == 2 })
+	} else {
+		meanwhile = <-second
+	}
+	close(open)
+	(<-slow).is(t, 200, "")
+	<-ended
+	s.run()
+	if guards == (jobqueue.Guards{}) {
+		meanwhile = <-second
+	}
+	return meanwhile
+}
+
+func TestTheOnlyWorkerIsRestarted(t *testing.T) {
+	restart(t, jobqueue.Guards{}).is(t, 200, "")
+}
+
+func TestIfNobodyWaitedForASuccessorARestartWouldRefuseRequests(t *testing.T) {
+	restart(t, jobqueue.Guards{NoSuccessor: true}).problem(t, 503, "no-worker")
+}
+
+// Clients may leave before Redis had its time to answer, and a server may have nothing but writes: its log says all the same that Redis
+// is away, and that it is back.
+func TestAnOutageIsLoggedThoughNobodyWaitsForItsEnd(t *testing.T) {
+	redistest.Require(t)
+	store := redistest.Start(t)
+	namespace := scales.Namespace(redistest.Namespace(t))
+	s := start(t, store.Client(t), newShelf(), setup{cache: []scales.CacheOption{namespace}})
+	text := &logs{t: t}
+	writes := s.serve(store.Client(t), []scales.CacheOption{
+		namespace, scales.StoreTimeout(300 * time.Millisecond), scales.Logger(slog.New(slog.NewTextHandler(text, nil))),
+	})
+	write := func(patience time.Duration) bool {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		answer := httptest.NewRecorder()
+		writes.server.ServeHTTP(answer, httptest.NewRequestWithContext(ctx, "PUT", "/books/1", strings.NewReader("Moby-Dick")))
+		return answer.Code == 204
+	}
+	await.Until(t, "a write is carried out", func() bool { return write(time.Minute) })
+	for outages := 1; outages <= 2; outages++ {
+		store.Pause()
+		await.Until(t, "the outage is logged", func() bool {
+			write(20 * time.Millisecond)
+			return strings.Count(text.text(), "Redis is away") == outages
+		})
+		store.Resume()
+		await.Until(t, "its end is logged", func() bool {
+			return write(time.Minute) && strings.Count(text.text(), "Redis is back") == outages
+		})
+	}
 }
 
 func TestWithoutTurnsRequestsOfAnOrderRunAtOnce(t *testing.T) {

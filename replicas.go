@@ -46,6 +46,9 @@ func (r *replica) mayBeAsked() bool {
 
 // note takes note of what came of asking the replica.
 func (r *replica) note(ctx context.Context, err error) {
+	if err != nil && ctx.Err() != nil {
+		return // it was told to end
+	}
 	r.away.Note(ctx, err)
 	switch {
 	case err != nil:

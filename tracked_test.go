@@ -222,7 +222,7 @@ func TestWithoutKeptRepliesTheFieldsTravelToTheApplication(t *testing.T) {
 }
 
 func TestHandlersKnowTheirJob(t *testing.T) {
-	ids := make(chan string, 1)
+	ids := make(chan string) // the handler ends after the answer, else that might be its own
 	s := single(t, handler(func(_ http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodPost {
 			ids <- scales.JobID(r.Context())

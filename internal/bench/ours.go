@@ -11,6 +11,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/itscales/scales/internal/jobqueue"
+	"github.com/itscales/scales/internal/outage"
 )
 
 // ours is the queue of Scales with one server's end and one worker's, set up as the root package does it.
@@ -44,7 +45,7 @@ func newOurs(ctx context.Context, rdb redis.UniversalClient, slots int) (*ours, 
 	prefix := "{bench-" + jobqueue.NewID() + ":0}:"
 	config := jobqueue.Config{
 		Client: rdb, Prefix: prefix, Meta: prefix + "meta", Timeout: time.Second, MaxQueue: 10_000, MaxDead: 10_000,
-		Retention: time.Minute, Logger: slog.Default(),
+		Retention: time.Minute, Logger: slog.Default(), Outage: outage.New(slog.Default(), "Redis"),
 	}
 	o := &ours{
 		rdb: rdb, prefix: prefix, producer: jobqueue.NewProducer(config), consumer: jobqueue.NewConsumer(config, lease, slots),

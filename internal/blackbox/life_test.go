@@ -40,21 +40,28 @@ func (s *site) refusesWithoutAWorker(t *testing.T) {
 	s.acceptsSoon(t, impatient, kept)
 	worker.kill() // without a successor the job is withdrawn at its deadline, and later ones are refused
 	kept.post(t, impatient, http.StatusServiceUnavailable).isProblem(t, http.StatusServiceUnavailable, "not-started")
-	await.Within(t, patience, "the worker is known to be dead", func() bool {
-		name, request := kept.next()
-		a := impatient.send(t, request)
-		if err := kept.note(name, a); err != nil {
-			t.Error(err)
-		}
-		return a.problem(http.StatusServiceUnavailable, "no-worker") == nil
-	})
+	s.refusesSoon(t, "the worker is known to be dead", impatient, kept)
 	worker = s.start(t, "worker")
 	s.acceptsSoon(t, server, kept)
 	s.isIdle(t)
 	kept.isKept(t, s.app)
 	s.isCurrent(t, someKeys(t, s.app, seededTracks+int64(len(kept.made))))
-	impatient.stop(t)
 	worker.stop(t)
+	s.refusesSoon(t, "the worker has been gone for three heartbeats", impatient, kept)
+	impatient.stop(t)
+}
+
+// refusesSoon: writes are refused when nobody follows a worker.
+func (s *site) refusesSoon(t *testing.T, when string, server *process, kept *ledger) {
+	t.Helper()
+	await.Within(t, patience, when, func() bool {
+		name, request := kept.next()
+		a := server.send(t, request)
+		if err := kept.note(name, a); err != nil {
+			t.Error(err)
+		}
+		return a.problem(http.StatusServiceUnavailable, "no-worker") == nil
+	})
 }
 
 func (s *site) refusesAtOnce(t *testing.T, server *process, kept *ledger) {

@@ -18,6 +18,8 @@ const (
 	mostSpans = 7
 	// mostSamples is how often the numbers of jobs are noted, the latest.
 	mostSamples = 16
+	// mostLeft is how many workers that have left are remembered, of those that did within three heartbeats.
+	mostLeft = 20
 	// mostWithdrawn is how many withdrawn jobs are remembered.
 	mostWithdrawn = 10_000
 )
@@ -65,7 +67,7 @@ func (c *campaign) leftovers(t *testing.T, letters int64) (problems []string) {
 		case queued && kind == "seen":
 			spans++
 			wrong(expires, "%s expires in %v, which is not within %v", name, life, replyLife)
-		case queued && slices.Contains([]string{"jobs", "workers", "servers", "dead", "statistics", "samples", "withdrawn"}, kind):
+		case queued && slices.Contains([]string{"jobs", "workers", "left", "servers", "dead", "statistics", "samples", "withdrawn"}, kind):
 		default:
 			wrong(false, "there is %s, with a life of %v", name, life)
 		}
@@ -89,6 +91,7 @@ func (s *site) queueLeftovers(t *testing.T, letters int64, workers int) (problem
 		samples    *redis.IntCmd
 		now        *redis.TimeCmd
 		servers    *redis.ZSliceCmd
+		left       *redis.IntCmd
 	)
 	_, err := s.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 		pending = pipe.XPending(ctx, s.queueKey("jobs"), "workers")
@@ -98,6 +101,7 @@ func (s *site) queueLeftovers(t *testing.T, letters int64, workers int) (problem
 		withdrawn = pipe.ZCard(ctx, s.queueKey("withdrawn"))
 		samples = pipe.LLen(ctx, s.queueKey("samples"))
 		now = pipe.Time(ctx)
+		left = pipe.HLen(ctx, s.queueKey("left"))
 		servers = pipe.ZRangeWithScores(ctx, s.queueKey("servers"), 0, -1)
 		return nil
 	})
@@ -123,6 +127,7 @@ func (s *site) queueLeftovers(t *testing.T, letters int64, workers int) (problem
 	wrong(kept == "" || kept == "0", "%s bytes of replies are counted", kept)
 	wrong(withdrawn.Val() <= mostWithdrawn, "%d withdrawn jobs are remembered", withdrawn.Val())
 	wrong(samples.Val() <= mostSamples, "the numbers of jobs are noted %d times", samples.Val())
+	wrong(left.Val() <= mostLeft, "%d workers that have left are remembered", left.Val())
 	for _, server := range servers.Val() {
 		age := now.Val().Sub(time.UnixMicro(int64(server.Score)))
 		wrong(age < replyLife+settleTimeout, "server %v was heard of %v ago", server.Member, age)

@@ -110,8 +110,9 @@ func (p *Producer) look(ctx context.Context, limit time.Duration) (status, error
 func (p *Producer) sendLooks(calls []struct{}) ([]status, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), p.config.Timeout)
 	defer cancel()
-	keys := []string{p.keys.workers, p.keys.jobs, p.keys.replies, p.config.Meta, p.keys.servers, p.keys.statistics, p.keys.held}
+	keys := []string{p.keys.workers, p.keys.jobs, p.keys.replies, p.config.Meta, p.keys.servers, p.keys.statistics, p.keys.held, p.keys.left}
 	reply, err := run(ctx, p.config.Client, p.scripts.status, keys, []any{p.server})
+	p.config.Outage.Note(context.Background(), err) // also if nobody has waited for so long
 	if err != nil {
 		return nil, err
 	}

@@ -38,6 +38,13 @@ type enqueued struct {
 // sendEnqueues enqueues jobs. Who waits for the reply to one that was not enqueued is told so.
 func (p *Producer) sendEnqueues(jobs []Job) ([]enqueued, error) {
 	results, err := p.tryEnqueues(jobs)
+	failure := err
+	for _, result := range results {
+		if errors.Is(result.err, ErrUnavailable) {
+			failure = result.err
+		}
+	}
+	p.refusing.Note(context.Background(), failure)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for i, result := range results {

@@ -13,6 +13,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/itscales/scales/internal/jobqueue"
+	"github.com/itscales/scales/internal/outage"
 )
 
 const (
@@ -116,7 +117,7 @@ func play(client *redis.Client, l *link, namespace string, seed uint64, guards j
 	h.config = jobqueue.Config{
 		Client: client, Prefix: prefix, Meta: prefix + "meta", Timeout: 5 * time.Second, MaxQueue: 3 + h.n(8), MaxDead: 1000,
 		MaxKept: jobqueue.Limit{Jobs: 3 + h.n(8), Bytes: 200 + int64(h.n(400))}, Retention: time.Minute,
-		Logger: slog.New(slog.DiscardHandler), Guards: guards,
+		Logger: slog.New(slog.DiscardHandler), Outage: outage.New(slog.New(slog.DiscardHandler), "Redis"), Guards: guards,
 	}
 	h.model = newModel(h.config.MaxQueue, h.config.MaxKept)
 	h.rough = []int{0, 3, 6, 12}[h.n(4)]

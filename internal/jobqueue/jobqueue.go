@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/itscales/scales/internal/outage"
 )
 
 // What became of a job that has no reply.
@@ -52,6 +54,7 @@ type Config struct {
 	MaxDead   int           // consumers: how many dead letters are kept
 	Retention time.Duration // consumers: how long replies that nobody reads are kept
 	Logger    *slog.Logger
+	Outage    *outage.Log // producers: whether Redis answers
 	Guards    Guards
 }
 
@@ -87,15 +90,15 @@ func parseReply(record string) Reply {
 }
 
 type keys struct {
-	jobs, held, owed, dead, replayed, statistics, samples, workers, servers, withdrawn, replies, seen string
-	tracked, scopes, kept, lives, waiters, lanes                                                      string
+	jobs, held, owed, dead, replayed, statistics, samples, workers, left, servers, withdrawn, replies, seen string
+	tracked, scopes, kept, lives, waiters, lanes                                                            string
 }
 
 func newKeys(prefix string) keys {
 	q := prefix + "q:"
 	return keys{
 		jobs: q + "jobs", held: q + "held", owed: q + "owed", dead: q + "dead", replayed: q + "replayed", statistics: q + "statistics",
-		samples: q + "samples", workers: q + "workers", servers: q + "servers", withdrawn: q + "withdrawn", replies: q + "replies:", seen: q + "seen:",
+		samples: q + "samples", workers: q + "workers", left: q + "left", servers: q + "servers", withdrawn: q + "withdrawn", replies: q + "replies:", seen: q + "seen:",
 		tracked: q + "tracked", scopes: q + "scopes", kept: q + "kept", lives: q + "lives", waiters: q + "waiters", lanes: q + "lanes",
 	}
 }

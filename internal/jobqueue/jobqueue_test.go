@@ -16,6 +16,7 @@ import (
 
 	"github.com/itscales/scales/internal/await"
 	"github.com/itscales/scales/internal/jobqueue"
+	"github.com/itscales/scales/internal/outage"
 	"github.com/itscales/scales/internal/redistest"
 )
 
@@ -31,7 +32,7 @@ func newFixture(t *testing.T, rdb redis.UniversalClient) *fixture {
 	prefix := "{" + redistest.Namespace(t) + ":0}:"
 	return &fixture{t, jobqueue.Config{
 		Client: rdb, Prefix: prefix, Meta: prefix + "meta", Timeout: 5 * time.Second, MaxQueue: 100, MaxDead: 100,
-		Retention: time.Minute, Logger: slog.New(slog.DiscardHandler),
+		Retention: time.Minute, Logger: slog.New(slog.DiscardHandler), Outage: outage.New(slog.New(slog.DiscardHandler), "Redis"),
 	}}
 }
 
@@ -251,67 +252,30 @@ func TestJobsAreRefusedWhereTheyCouldNotRun(t *testing.T) {
 	})
 }
 
-// succeed has the only worker end, and a job come before there is another one.
-func succeed(t *testing.T, guards jobqueue.Guards, then func(f *fixture, answers <-chan answer)) {
-	each(t, func(t *testing.T, f *fixture) {
-		f.config.Guards = guards
-		f.retire(time.Minute)
-		then(f, do(f.producer(), context.Background(), "x", time.Minute))
-	})
-}
-
-// retire has a worker come and go.
-func (f *fixture) retire(lease time.Duration) {
-	f.t.Helper()
-	ctx, c := context.Background(), jobqueue.NewConsumer(f.config, lease, 1)
-	err := c.Join(ctx)
-	c.Drain()
-	_, beat := c.Beat(ctx)
-	left, leave := c.Leave(ctx)
-	if err = errors.Join(err, beat, leave); err != nil || !left {
-		f.t.Fatal(err, left)
+// Whoever leaves while a producer looks at the queue does not make it believe that Redis is away.
+func TestALookThatIsGivenUpRefusesNobodyElse(t *testing.T) {
+	f, proxy := newProxiedFixture(t)
+	p, c := f.producer(), f.consumer()
+	f.roundTrip(p, c)
+	<-time.After(600 * time.Millisecond) // nobody is admitted on what the producer knows
+	proxy.SetDelay(50 * time.Millisecond)
+	ctx, leave := context.WithCancel(context.Background())
+	given := make(chan error)
+	go func() { given <- p.Admit(ctx, jobqueue.Patience{Wait: time.Minute}) }()
+	<-time.After(30 * time.Millisecond)
+	leave()
+	if err := <-given; !errors.Is(err, jobqueue.ErrUnavailable) {
+		t.Fatalf("the look was not given up: %v", err)
 	}
-}
-
-func TestJobsWaitForTheSuccessorOfTheOnlyWorker(t *testing.T) {
-	succeed(t, jobqueue.Guards{}, func(f *fixture, answers <-chan answer) {
-		c := f.consumer()
-		moved, err := c.Finish(context.Background(), f.fetch(c, 1)[0], "done")
-		ok(f.t, moved, err)
-		if got := <-answers; got.err != nil || got.reply != "done" {
-			f.t.Errorf("%+v", got)
-		}
-	})
-}
-
-func TestIfJobsWaitedForNoSuccessorTheyWouldBeRefused(t *testing.T) {
-	succeed(t, jobqueue.Guards{NoSuccessor: true}, func(f *fixture, answers <-chan answer) {
-		if got := <-answers; !errors.Is(got.err, jobqueue.ErrNoWorker) {
-			f.t.Errorf("%+v", got)
-		}
-	})
-}
-
-// Nobody follows: jobs are refused when there was no heartbeat for three times its interval.
-func TestJobsDoNotWaitForeverForASuccessor(t *testing.T) {
-	each(t, func(t *testing.T, f *fixture) {
-		const lease = 2 * time.Second
-		p := f.producer()
-		f.retire(lease)
-		left := time.Now()
-		for time.Since(left) < 20*time.Second {
-			if err := p.Admit(context.Background(), jobqueue.Patience{Wait: time.Minute}); err == nil {
-				continue
-			} else if !errors.Is(err, jobqueue.ErrNoWorker) {
-				t.Fatal(err)
-			}
-			if after := time.Since(left); after < lease/2 {
-				t.Errorf("refused after %v", after)
-			}
-			return
-		}
-		t.Error("jobs are admitted still")
-	})
+	<-time.After(250 * time.Millisecond) // the look has ended: whoever comes now is admitted on what it has found, and has to look again
+	proxy.SetDelay(0)
+	answers := do(p, context.Background(), "x", time.Minute)
+	await.Until(t, "the job is there", func() bool { return f.counts().Jobs == 1 })
+	moved, err := c.Finish(context.Background(), f.fetch(c, 1)[0], "done")
+	ok(t, moved, err)
+	if got := <-answers; got.err != nil || got.reply != "done" {
+		t.Errorf("%+v", got)
+	}
 }
 
 func TestADecidedJobIsReleasedWithItsHeldReply(t *testing.T) {

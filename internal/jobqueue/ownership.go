@@ -3,6 +3,7 @@ package jobqueue
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -74,9 +75,9 @@ func (c *Consumer) beat(ctx context.Context, join bool) (others map[string]strin
 	if join {
 		flag = "1"
 	}
-	id, sent, slots := c.ID(), time.Now(), c.slots
+	id, sent, slots := c.ID(), time.Now(), strconv.Itoa(c.slots)
 	if c.draining.Load() {
-		slots = 0
+		slots += " leaving"
 	}
 	args := []any{id, c.BeatInterval().Microseconds(), slots, flag}
 	reply, err := run(ctx, c.config.Client, c.scripts.beat, append([]string{c.keys.workers, c.keys.jobs, c.keys.samples}, c.keys.tracking()...), args)
@@ -274,13 +275,13 @@ func (c *Consumer) loadPage(ctx context.Context, consumer string, ids []string) 
 	return page, nil
 }
 
-// Drain has the heartbeats from the next one on say that the consumer takes no more jobs.
+// Drain has the heartbeats from the next one on say that the consumer takes no more jobs. Producers count on it only if nobody does.
 func (c *Consumer) Drain() { c.draining.Store(true) }
 
 // Leave removes the consumer if it owns nothing, and reports whether it did.
 func (c *Consumer) Leave(ctx context.Context) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.config.Timeout)
 	defer cancel()
-	reply, err := run(ctx, c.config.Client, c.scripts.leave, []string{c.keys.workers, c.keys.jobs}, []any{c.ID()})
+	reply, err := run(ctx, c.config.Client, c.scripts.leave, []string{c.keys.workers, c.keys.jobs, c.keys.left}, []any{c.ID()})
 	return err == nil && number(reply[0]) == 1, err
 }

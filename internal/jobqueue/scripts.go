@@ -33,7 +33,7 @@ type Guards struct {
 	// NoPace admits jobs although those before them keep the workers busy for too long.
 	NoPace bool
 
-	// NoSuccessor admits no job after the last worker has stopped taking jobs, although another one may follow at once.
+	// NoSuccessor admits no job when the last worker takes no more, although another one may follow at once.
 	NoSuccessor bool
 
 	// NoRecall leaves those who wait behind an enqueue that got no answer waiting until their deadline.
@@ -50,7 +50,7 @@ func compile(g Guards) scripts {
 		"\nlocal CHECK_DECIDED = " + strconv.FormatBool(!g.NoDecided) +
 		"\nlocal CHECK_SCOPES = " + strconv.FormatBool(!g.NoScopes) +
 		"\nlocal CHECK_OTHERS = " + strconv.FormatBool(!g.NoOthers) +
-		"\nlocal CHECK_TAKING = " + strconv.FormatBool(!g.NoSuccessor) + "\n"
+		"\nlocal CHECK_LEAVING = " + strconv.FormatBool(!g.NoSuccessor) + "\n"
 	script := func(parts ...string) *redis.Script {
 		return redis.NewScript(guards + prelude + strings.Join(parts, ""))
 	}
@@ -62,13 +62,13 @@ func compile(g Guards) scripts {
 		enqueue:  script(clock, trackingAt(6), orderingAt(12), "\nlocal LANE_PART = "+strconv.Itoa(lanePart)+"\n", sweeping, enqueueScript),
 		recall:   script(clock, recallScript),
 		withdraw: script(clock, trackingAt(3), orderingAt(9), withdrawScript),
-		status:   script(clock, statusScript),
+		status:   script(clock, liveliness, statusScript),
 		beat:     script(clock, trackingAt(4), sweeping, beatScript),
 		takeOver: script(takeOverScript),
-		handOver: script(clock, handOverScript),
+		handOver: script(clock, liveliness, handOverScript),
 		load:     script(loadScript),
 		settle:   script(trackingAt(5), orderingAt(11), settleScript),
-		leave:    script(leaveScript),
+		leave:    script(clock, liveliness, leaveScript),
 	}
 }
 
@@ -97,14 +97,17 @@ local now = tonumber(t[1]) * 1000000 + tonumber(t[2])
 local time = t[1] .. string.sub('00000' .. t[2], -6)
 `
 
-// liveliness counts the workers that take jobs, whose latest heartbeat is less than three intervals ago, and their slots. It is for
-// scripts with clock.
+// liveliness counts the workers that take jobs, or those that do not any more, and their slots. It is for scripts with clock.
 const liveliness = `
-local function live(records)
+-- A worker lives if its latest heartbeat is less than three intervals ago.
+local function lives(at, interval) return now - tonumber(at) < 3 * tonumber(interval) end
+-- The same for one of which there may be no further heartbeat: it does not count on if Redis's clock has gone back.
+local function has_lived(at, interval) return lives(at, interval) and tonumber(at) - now < tonumber(interval) end
+local function live(records, leaving)
   local alive, all = 0, 0
   for _, record in ipairs(records) do
-    local _, at, interval, slots = string.match(record, '^(%d+) (%d+) (%d+) (%d+)')
-    if at and slots ~= '0' and now - tonumber(at) < 3 * tonumber(interval) then
+    local at, interval, slots, rest = string.match(record, '^%d+ (%d+) (%d+) (%d+)(.*)$')
+    if at and (rest ~= '') == leaving and (leaving and has_lived or lives)(at, interval) then
       alive = alive + 1
       all = all + tonumber(slots)
     end

@@ -172,17 +172,21 @@ redis.call('ZREMRANGEBYRANK', KEYS[2], 0, -10001)
 return reply
 `
 
-// statusScript tells a server what it needs to admit jobs, and notes that the server lives. A worker that has stopped, or takes no
-// more jobs, counts for as long as one that was killed: it may have a successor.
+// statusScript tells a server what it needs to admit jobs, and notes that the server lives. Where no worker takes jobs those count that
+// do not any more, and those that have left, for as long as one that was killed: they may have successors.
 //
 //	KEYS[1] workers   KEYS[2] jobs   KEYS[3] replies of the server   KEYS[4] meta of the queue's partition
-//	KEYS[5] servers (sorted set: server by time in µs)   KEYS[6] statistics   KEYS[7] held
+//	KEYS[5] servers (sorted set: server by time in µs)   KEYS[6] statistics   KEYS[7] held   KEYS[8] left
 //	ARGV[1] the server
-//	returns {now in µs, workers alive, their slots, length of the queue, how many of it are decided, how many jobs wait for their
+//	returns {now in µs, workers that count, their slots, length of the queue, how many of it are decided, how many jobs wait for their
 //	turn besides, how many were finished ever, last id of the replies or '', incarnation or ''}
-const statusScript = liveliness + `
-local alive, slots = live(redis.call('HVALS', KEYS[1]))
-if CHECK_TAKING and alive == 0 then alive, slots = live({redis.call('HGET', KEYS[6], 'taking') or ''}) end
+const statusScript = `
+local workers = redis.call('HVALS', KEYS[1])
+local alive, slots = live(workers, false)
+if CHECK_LEAVING and alive == 0 then
+  for _, record in ipairs(redis.call('HVALS', KEYS[8])) do workers[#workers + 1] = record end
+  alive, slots = live(workers, true)
+end
 local last = ''
 local entries = redis.call('XREVRANGE', KEYS[3], '+', '-', 'COUNT', 1)
 if entries[1] then last = entries[1][1] end

@@ -76,7 +76,7 @@ var readStats = redis.NewScript(prelude + clock + liveliness + `
 local jobs = redis.call('XLEN', KEYS[1])
 local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
 local age = first and math.max(0, now - tonumber(string.match(first[1], '^%d+')) * 1000) or 0
-local alive, slots = live(redis.call('HVALS', KEYS[4]))
+local alive, slots = live(redis.call('HVALS', KEYS[4]), false)
 local reply = {
   jobs, list(redis.pcall('XPENDING', KEYS[1], group))[1] or 0, redis.call('HLEN', KEYS[2]), string.format('%.0f', age),
   redis.call('XLEN', KEYS[3]), redis.call('HLEN', KEYS[4]), alive, slots,

@@ -3,11 +3,13 @@ package shift_test
 import (
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/itscales/scales/internal/await"
 	"github.com/itscales/scales/internal/jobqueue"
 	"github.com/itscales/scales/internal/redistest"
 	"github.com/itscales/scales/internal/shift"
@@ -63,15 +65,10 @@ func (p *pair) deliver(wait time.Duration) <-chan string {
 func (b *bench) record(c *jobqueue.Consumer, end string) {
 	b.t.Helper()
 	workers := strings.TrimSuffix(b.jobs, "jobs") + "workers"
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+	await.Until(b.t, "the record of the worker ends in "+strconv.Quote(end), func() bool {
 		record := b.rdb.HGet(b.t.Context(), workers, c.ID()).Val()
-		if record != "" && strings.HasSuffix(record, end) {
-			return
-		}
-		if time.Now().After(deadline) {
-			b.t.Fatalf("the record of the worker is %q, and does not end in %q", record, end)
-		}
-	}
+		return record != "" && strings.HasSuffix(record, end)
+	})
 }
 
 // isKnown waits until a worker has begun.
@@ -178,7 +175,7 @@ func once(t *testing.T, guards shift.Guards, drained func(b *bench, app http.Han
 		defer close(stopped)
 		b.stop()
 	}()
-	b.record(b.consumer, " 0")        // slots: it drains
+	b.record(b.consumer, " leaving")
 	<-time.After(jobqueue.FetchBlock) // its last fetch has ended
 	drained(b, app)
 	<-time.After(4 * lease) // whatever is handed over is found

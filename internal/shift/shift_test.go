@@ -48,7 +48,7 @@ func start(t *testing.T, rdb redis.UniversalClient, app http.HandlerFunc, lease 
 	prefix := partition.Prefix(namespace, 0)
 	queue := jobqueue.Config{
 		Client: rdb, Prefix: prefix, Meta: prefix + "meta", Timeout: 5 * time.Second, MaxQueue: 10_000, MaxDead: 10,
-		Retention: time.Minute, Logger: logger,
+		Retention: time.Minute, Logger: logger, Outage: outage.New(logger, "Redis"),
 	}
 	b := &bench{t: t, rdb: rdb, namespace: namespace, logger: logger, queue: queue, producer: jobqueue.NewProducer(queue), jobs: prefix + "q:jobs"}
 	b.consumer, b.stop = b.work(app, lease, 16, guards)
