@@ -39,9 +39,9 @@ type Cache struct {
 	// upstream broke. It serves nothing.
 	httpServer *http.Server
 
-	outage  *outage.Log
-	healing sync.WaitGroup
-	healed  atomic.Int64 // when a lost entry was made pending last, in ns
+	reading, writing *outage.Log
+	healing          sync.WaitGroup
+	healed           atomic.Int64 // when a lost entry was made pending last, in ns
 
 	mu     sync.Mutex
 	closed bool
@@ -78,7 +78,7 @@ func NewCache(rdb redis.UniversalClient, opts ...CacheOption) (*Cache, error) {
 	}
 	c := &Cache{rdb: rdb, config: config, origin: origin, rules: rules, kicks: make(map[*render.Renderer]struct{}), copies: make(map[*reader]struct{})}
 	c.codings = codings
-	c.outage = outage.New(config.logger, "Redis")
+	c.reading, c.writing = outage.Reading(config.logger), outage.Writing(config.logger)
 	c.httpServer = &http.Server{ErrorLog: slog.NewLogLogger(config.logger.Handler(), slog.LevelWarn)}
 	c.store = partition.New(partition.Config{
 		Client: rdb, Namespace: config.namespace, Partitions: config.partitions, TombstoneLife: config.tombstoneLife,

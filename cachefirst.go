@@ -138,7 +138,7 @@ func (f *cacheFirst) change(w http.ResponseWriter, r *http.Request) {
 // and what is to be made pending, is lost then, and logged.
 func (f *cacheFirst) pay(ctx context.Context, owed step.Owed) {
 	patience := f.patience
-	if f.cache.outage.Away() {
+	if f.cache.reading.Fails() || f.cache.writing.Fails() {
 		patience = f.cache.config.timeout
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)

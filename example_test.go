@@ -284,7 +284,7 @@ func begin(app http.Handler, keys ...string) (server *scales.Server, stop func()
 	}
 }
 
-// awaitWorker waits until a worker is alive: a server refuses jobs with 503 as long as there was none.
+// awaitWorker waits until a worker is alive: a server refuses jobs with 503 before the first one.
 func awaitWorker(cache *scales.Cache) {
 	for begin := time.Now(); check(cache.Queue().Stats(context.Background())).Workers == 0; time.Sleep(time.Millisecond) {
 		if time.Since(begin) > 30*time.Second {

@@ -172,7 +172,7 @@ func (f *fill) stored(ctx context.Context, key string) (*message.Entry, error) {
 		case f.worker.cache.isClosed():
 			return nil, ErrClosed
 		}
-		f.worker.cache.outage.Note(ctx, err)
+		f.worker.cache.reading.Note(ctx, err)
 		timer := time.NewTimer(pause)
 		select {
 		case <-timer.C:

@@ -74,8 +74,8 @@ func JobTimeout(d time.Duration) WorkerOption {
 }
 
 // Lease sets how long the heartbeat of a worker may stand still before others take its jobs over. It should be shorter
-// than the Deadline of the servers. A job may take longer than it. When the only worker has ended, requests wait for its successor for
-// three quarters of it. At least 20 ms, default five seconds.
+// than the Deadline of the servers. A job may take longer than it. For three quarters of it after the only worker
+// has ended, servers go on to accept requests, which wait for its successor. At least 20 ms, default five seconds.
 func Lease(d time.Duration) WorkerOption {
 	return workerOption(func(c *workerConfig) { c.lease = d })
 }

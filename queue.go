@@ -49,7 +49,7 @@ func (c *Cache) queuePrefix() string { return partition.Prefix(c.config.namespac
 func (c *Cache) queueConfig() jobqueue.Config {
 	return jobqueue.Config{
 		Client: c.rdb, Prefix: c.queuePrefix(), Meta: c.queuePrefix() + "meta", Timeout: c.config.timeout,
-		Logger: c.config.logger, Outage: c.outage, Guards: c.config.queueGuards,
+		Logger: c.config.logger, Reading: c.reading, Writing: c.writing, Guards: c.config.queueGuards,
 	}
 }
 

@@ -262,6 +262,8 @@ func restart(t *testing.T, guards jobqueue.Guards) (meanwhile response) {
 			<-open
 		}
 	})
+	release := sync.OnceFunc(func() { close(open) })
+	defer release()
 	s := single(t, app, setup{
 		idle: true, cache: []scales.CacheOption{scales.QueueGuards(guards)}, worker: []scales.WorkerOption{scales.Lease(lease)},
 	})
@@ -281,7 +283,7 @@ func restart(t *testing.T, guards jobqueue.Guards) (meanwhile response) {
 	} else {
 		meanwhile = <-second
 	}
-	close(open)
+	release()
 	(<-slow).is(t, 200, "")
 	<-ended
 	s.run()
@@ -318,16 +320,45 @@ func TestAnOutageIsLoggedThoughNobodyWaitsForItsEnd(t *testing.T) {
 		return answer.Code == 204
 	}
 	await.Until(t, "a write is carried out", func() bool { return write(time.Minute) })
-	for outages := 1; outages <= 2; outages++ {
+	away := func() int { return strings.Count(text.text(), "Redis is away") }
+	for range 2 {
+		before := away()
 		store.Pause()
 		await.Until(t, "the outage is logged", func() bool {
 			write(20 * time.Millisecond)
-			return strings.Count(text.text(), "Redis is away") == outages
+			return away() > before
 		})
 		store.Resume()
 		await.Until(t, "its end is logged", func() bool {
-			return write(time.Minute) && strings.Count(text.text(), "Redis is back") == outages
+			return write(time.Minute) && strings.Count(text.text(), "Redis is back") == away()
 		})
+	}
+}
+
+// A Redis that has no memory left answers, and refuses what writes. That is logged once, and once that it is over.
+func TestThatRedisTakesNoWritesIsLoggedOnce(t *testing.T) {
+	redistest.Require(t)
+	rdb, ctx := redistest.Start(t).Client(t), context.Background()
+	s := start(t, rdb, newShelf(), setup{fill: []string{"/books"}, server: []scales.ServerOption{scales.LocalCopy(0)}})
+	s.send("PUT", "/books/1", "Moby-Dick").is(t, 204, "")
+	limit := func(memory string) {
+		t.Helper()
+		if err := rdb.ConfigSet(ctx, "maxmemory", memory).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	limit("1")
+	for begin := time.Now(); time.Since(begin) < 3*time.Second; {
+		s.send("PUT", "/books/1", "Emma").problem(t, 503, "store-unreachable")
+		s.send("GET", "/books", "").is(t, 200, "1 books")
+		<-time.After(50 * time.Millisecond)
+	}
+	limit("0")
+	await.Until(t, "writes are carried out", func() bool { return s.send("PUT", "/books/1", "Emma").StatusCode == 204 })
+	await.Until(t, "that is logged", func() bool { return strings.Contains(s.logs.text(), "Redis takes writes again") })
+	log := s.logs.text()
+	if n := strings.Count(log, "Redis takes no writes"); n != 1 || strings.Contains(log, "Redis is away") {
+		t.Errorf("%d times: %s", n, log)
 	}
 }
 

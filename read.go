@@ -27,7 +27,7 @@ func (c *Cache) readBy(
 	timed, cancel := context.WithTimeout(ctx, c.config.timeout)
 	defer cancel()
 	found, err := read(timed, key)
-	c.outage.Note(ctx, err)
+	c.reading.Note(ctx, err)
 	if err != nil {
 		return nil, "", c.unavailable(err)
 	}

@@ -219,9 +219,9 @@ func TestHitsGoOnWhileRedisIsAway(t *testing.T) {
 		if err := s.cache.Push(ctx, "/page", pushOnly(before)); err != nil {
 			t.Fatal(err)
 		}
-		await.Until(t, "the page is a hit without a mark", func() bool {
+		await.Until(t, "the page is a hit without a mark, and in the copy", func() bool {
 			got := s.send("GET", "/page", "")
-			return got.body == before && got.Header.Get("Cache-Status") == "scales; hit"
+			return got.body == before && got.Header.Get("Cache-Status") == "scales; hit" && s.server.Copied("/page")
 		})
 		outage.begin()
 		await.Until(t, "hits are marked", func() bool {

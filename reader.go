@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,7 +11,6 @@ import (
 	"github.com/itscales/scales/internal/canonical"
 	"github.com/itscales/scales/internal/localcopy"
 	"github.com/itscales/scales/internal/message"
-	"github.com/itscales/scales/internal/outage"
 	"github.com/itscales/scales/internal/partition"
 	"github.com/itscales/scales/internal/representation"
 )
@@ -43,7 +41,7 @@ func (c *Cache) newReader(config readConfig) *reader {
 	rd := &reader{cache: c, follows: config.localCopy > 0 || len(config.replicas) > 0, stop: func() {}}
 	for i, client := range config.replicas {
 		rd.replicas = append(rd.replicas, &replica{
-			Replica: c.store.Replica(client), away: outage.New(c.config.logger, "Redis replica "+strconv.Itoa(i+1)),
+			Replica: c.store.Replica(client), away: awayOf(c.config.logger, i+1),
 		})
 	}
 	rd.copy = localcopy.New[*representation.Representation](len(c.store.All()), config.localCopy, config.guards)

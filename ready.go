@@ -111,7 +111,7 @@ func (c *Cache) awaitLayout(ctx context.Context) error {
 		if err == nil || errors.Is(err, ErrLayout) {
 			return err
 		}
-		c.outage.Note(ctx, err)
+		c.reading.Note(ctx, err)
 		select {
 		case <-ctx.Done():
 		case <-time.After(100 * time.Millisecond):

@@ -2,6 +2,8 @@ package scales
 
 import (
 	"context"
+	"log/slog"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -17,6 +19,12 @@ type replica struct {
 	next atomic.Int64 // when it is asked again after a failure, in ns; 0 while it answers
 }
 
+// awayOf returns the log of the replica with that number.
+func awayOf(logger *slog.Logger, number int) *outage.Log {
+	name := "Redis replica " + strconv.Itoa(number)
+	return outage.New(logger, name+" is away", name+" is back")
+}
+
 // replicaPause is how long a replica is left alone that has failed.
 const replicaPause = time.Second
 
@@ -30,10 +38,10 @@ func (rd *reader) askReplica(ctx context.Context, key, since string) (found part
 	if !r.mayBeAsked() {
 		return found, false
 	}
-	timed, cancel := context.WithTimeout(ctx, rd.cache.config.timeout)
+	ctx, cancel := context.WithTimeout(ctx, rd.cache.config.timeout)
 	defer cancel()
-	found, err := r.Read(timed, key)
-	r.note(ctx, err)
+	found, err := r.Read(ctx, key)
+	r.note(err)
 	return found, err == nil && !streamid.Less(found.At, since) && (found.Exists || found.Filled && !found.Lost)
 }
 
@@ -45,11 +53,8 @@ func (r *replica) mayBeAsked() bool {
 }
 
 // note takes note of what came of asking the replica.
-func (r *replica) note(ctx context.Context, err error) {
-	if err != nil && ctx.Err() != nil {
-		return // it was told to end
-	}
-	r.away.Note(ctx, err)
+func (r *replica) note(err error) {
+	r.away.Note(context.Background(), err) // reads go on when their client has left
 	switch {
 	case err != nil:
 		r.next.Store(time.Now().Add(replicaPause).UnixNano())

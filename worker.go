@@ -64,7 +64,7 @@ func (c *Cache) newRenderer(config renderConfig, app http.Handler) *render.Rende
 	r := render.New(render.Config{
 		Store: c.store, App: app, Rules: c.rules, Origin: c.origin, Mark: markRendering, Server: c.httpServer,
 		Limit: config.concurrency, GroupLimit: config.groupLimit, Timeout: config.timeout, MaxEntry: c.config.maxEntry,
-		Lease: c.config.claimLease, Retry: 500 * time.Millisecond, Logger: c.config.logger, Outage: c.outage,
+		Lease: c.config.claimLease, Retry: 500 * time.Millisecond, Logger: c.config.logger, Writing: c.writing,
 		Codings: c.codings, Vary: c.config.vary, Guards: config.guards,
 	})
 	c.onClose(r.Close)
@@ -121,7 +121,8 @@ func (w *Worker) Run(ctx context.Context) error {
 		MaxReply:     w.config.maxReply,
 		RepeatKeyed:  w.config.repeatKeyed,
 		Logger:       w.cache.config.logger,
-		Outage:       w.cache.outage,
+		Reading:      w.cache.reading,
+		Writing:      w.cache.writing,
 	})
 	return nil
 }

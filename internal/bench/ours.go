@@ -45,7 +45,7 @@ func newOurs(ctx context.Context, rdb redis.UniversalClient, slots int) (*ours, 
 	prefix := "{bench-" + jobqueue.NewID() + ":0}:"
 	config := jobqueue.Config{
 		Client: rdb, Prefix: prefix, Meta: prefix + "meta", Timeout: time.Second, MaxQueue: 10_000, MaxDead: 10_000,
-		Retention: time.Minute, Logger: slog.Default(), Outage: outage.New(slog.Default(), "Redis"),
+		Retention: time.Minute, Logger: slog.Default(), Reading: outage.Reading(slog.Default()), Writing: outage.Writing(slog.Default()),
 	}
 	o := &ours{
 		rdb: rdb, prefix: prefix, producer: jobqueue.NewProducer(config), consumer: jobqueue.NewConsumer(config, lease, slots),

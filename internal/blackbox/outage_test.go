@@ -2,6 +2,7 @@ package blackbox_test
 
 import (
 	"net/http"
+	"slices"
 	"testing"
 	"time"
 
@@ -125,6 +126,10 @@ func (s *site) lose(t *testing.T) {
 	f.await(t, soon, http.MethodGet, http.StatusServiceUnavailable, outageAnswers)
 	// The workers make the queue again by themselves, so writes work before anybody fills the cache.
 	f.await(t, patience, http.MethodPost, http.StatusCreated, outageAnswers)
+	// A server learns from each change log by itself that it is gone.
+	await.Within(t, patience, "nothing is served from a copy any more", func() bool {
+		return !slices.ContainsFunc(f.keys, func(key string) bool { return s.servers[0].get(t, key).status != http.StatusServiceUnavailable })
+	})
 	f.enter(unfilled)
 	f.awaitBoth(t, patience, http.StatusServiceUnavailable, http.StatusCreated, outageAnswers)
 	s.servers[0].get(t, "/no-such-page").isProblem(t, http.StatusServiceUnavailable, "not-filled")

@@ -18,7 +18,7 @@ const (
 	mostSpans = 7
 	// mostSamples is how often the numbers of jobs are noted, the latest.
 	mostSamples = 16
-	// mostLeft is how many workers that have left are remembered, of those that did within three heartbeats.
+	// mostLeft is how many workers that have left are remembered, of those that did since a worker said that it takes jobs.
 	mostLeft = 20
 	// mostWithdrawn is how many withdrawn jobs are remembered.
 	mostWithdrawn = 10_000

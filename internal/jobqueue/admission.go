@@ -10,8 +10,8 @@ import (
 
 // A status is what a producer knows of the queue.
 type status struct {
-	alive       int64
-	slots       int64 // of those that are alive
+	alive       int64 // workers to count on: that take jobs, or else that are leaving or have left
+	slots       int64 // of these
 	length      int64
 	held        int64 // of length: decided
 	parked      int64 // jobs besides, which wait for their turn
@@ -81,7 +81,7 @@ func (p *Producer) see(now, finished, length, added int64) {
 }
 
 // RetryAfter returns when, by what is known, a job may be enqueued that is not now, because of ErrFull or ErrBusy: full seconds, and
-// not the same for all.
+// not the same for all. Where neither the queue nor the pace says anything, as with ErrOrderFull, that is one second or two.
 func (p *Producer) RetryAfter(patience Patience) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -112,7 +112,7 @@ func (p *Producer) sendLooks(calls []struct{}) ([]status, error) {
 	defer cancel()
 	keys := []string{p.keys.workers, p.keys.jobs, p.keys.replies, p.config.Meta, p.keys.servers, p.keys.statistics, p.keys.held, p.keys.left}
 	reply, err := run(ctx, p.config.Client, p.scripts.status, keys, []any{p.server})
-	p.config.Outage.Note(context.Background(), err) // also if nobody has waited for so long
+	p.config.Reading.Note(p.closing, err) // also if nobody has waited for so long
 	if err != nil {
 		return nil, err
 	}

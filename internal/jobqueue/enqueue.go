@@ -38,13 +38,6 @@ type enqueued struct {
 // sendEnqueues enqueues jobs. Who waits for the reply to one that was not enqueued is told so.
 func (p *Producer) sendEnqueues(jobs []Job) ([]enqueued, error) {
 	results, err := p.tryEnqueues(jobs)
-	failure := err
-	for _, result := range results {
-		if errors.Is(result.err, ErrUnavailable) {
-			failure = result.err
-		}
-	}
-	p.refusing.Note(context.Background(), failure)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for i, result := range results {
@@ -104,6 +97,7 @@ func (p *Producer) tryEnqueues(jobs []Job) ([]enqueued, error) {
 		args = append(args, job.ID, job.Deadline, job.most, job.Scheme, job.Remote, job.Request, job.Tracking.argument(), lane)
 	}
 	reply, err := run(ctx, p.config.Client, p.scripts.enqueue, keys.keys, args)
+	p.config.Writing.Note(p.closing, err)
 	var refusal redis.Error
 	if errors.As(err, &refusal) {
 		results, err = p.refused(ctx, c, len(jobs), err)

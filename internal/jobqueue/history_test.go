@@ -117,7 +117,7 @@ func play(client *redis.Client, l *link, namespace string, seed uint64, guards j
 	h.config = jobqueue.Config{
 		Client: client, Prefix: prefix, Meta: prefix + "meta", Timeout: 5 * time.Second, MaxQueue: 3 + h.n(8), MaxDead: 1000,
 		MaxKept: jobqueue.Limit{Jobs: 3 + h.n(8), Bytes: 200 + int64(h.n(400))}, Retention: time.Minute,
-		Logger: slog.New(slog.DiscardHandler), Outage: outage.New(slog.New(slog.DiscardHandler), "Redis"), Guards: guards,
+		Logger: slog.New(slog.DiscardHandler), Reading: outage.Reading(slog.New(slog.DiscardHandler)), Writing: outage.Writing(slog.New(slog.DiscardHandler)), Guards: guards,
 	}
 	h.model = newModel(h.config.MaxQueue, h.config.MaxKept)
 	h.rough = []int{0, 3, 6, 12}[h.n(4)]
@@ -259,7 +259,7 @@ func (h *history) clear() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	var keys []string
-	for _, name := range strings.Fields("jobs held owed dead replayed statistics workers withdrawn tracked scopes kept lives waiters") {
+	for _, name := range strings.Fields("jobs held owed dead replayed statistics workers left withdrawn tracked scopes kept lives waiters") {
 		keys = append(keys, h.config.Prefix+"q:"+name)
 	}
 	for _, s := range h.servers {

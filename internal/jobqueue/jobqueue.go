@@ -54,7 +54,8 @@ type Config struct {
 	MaxDead   int           // consumers: how many dead letters are kept
 	Retention time.Duration // consumers: how long replies that nobody reads are kept
 	Logger    *slog.Logger
-	Outage    *outage.Log // producers: whether Redis answers
+	Reading   *outage.Log // producers: of calls to Redis
+	Writing   *outage.Log // producers
 	Guards    Guards
 }
 

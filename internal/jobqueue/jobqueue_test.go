@@ -32,7 +32,7 @@ func newFixture(t *testing.T, rdb redis.UniversalClient) *fixture {
 	prefix := "{" + redistest.Namespace(t) + ":0}:"
 	return &fixture{t, jobqueue.Config{
 		Client: rdb, Prefix: prefix, Meta: prefix + "meta", Timeout: 5 * time.Second, MaxQueue: 100, MaxDead: 100,
-		Retention: time.Minute, Logger: slog.New(slog.DiscardHandler), Outage: outage.New(slog.New(slog.DiscardHandler), "Redis"),
+		Retention: time.Minute, Logger: slog.New(slog.DiscardHandler), Reading: outage.Reading(slog.New(slog.DiscardHandler)), Writing: outage.Writing(slog.New(slog.DiscardHandler)),
 	}}
 }
 
@@ -257,8 +257,13 @@ func TestALookThatIsGivenUpRefusesNobodyElse(t *testing.T) {
 	f, proxy := newProxiedFixture(t)
 	p, c := f.producer(), f.consumer()
 	f.roundTrip(p, c)
+	heard := func() float64 {
+		servers := f.config.Client.ZRangeWithScores(context.Background(), f.config.Prefix+"q:servers", 0, -1).Val()
+		return servers[0].Score
+	}
 	<-time.After(600 * time.Millisecond) // nobody is admitted on what the producer knows
-	proxy.SetDelay(50 * time.Millisecond)
+	before := heard()
+	proxy.Hang()
 	ctx, leave := context.WithCancel(context.Background())
 	given := make(chan error)
 	go func() { given <- p.Admit(ctx, jobqueue.Patience{Wait: time.Minute}) }()
@@ -267,8 +272,9 @@ func TestALookThatIsGivenUpRefusesNobodyElse(t *testing.T) {
 	if err := <-given; !errors.Is(err, jobqueue.ErrUnavailable) {
 		t.Fatalf("the look was not given up: %v", err)
 	}
-	<-time.After(250 * time.Millisecond) // the look has ended: whoever comes now is admitted on what it has found, and has to look again
-	proxy.SetDelay(0)
+	proxy.Restore()
+	await.Until(t, "the look ends", func() bool { return heard() > before })
+	<-time.After(50 * time.Millisecond) // whoever comes now is admitted on what it has found, and has to look again
 	answers := do(p, context.Background(), "x", time.Minute)
 	await.Until(t, "the job is there", func() bool { return f.counts().Jobs == 1 })
 	moved, err := c.Finish(context.Background(), f.fetch(c, 1)[0], "done")

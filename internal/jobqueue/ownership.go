@@ -80,7 +80,8 @@ func (c *Consumer) beat(ctx context.Context, join bool) (others map[string]strin
 		slots += " leaving"
 	}
 	args := []any{id, c.BeatInterval().Microseconds(), slots, flag}
-	reply, err := run(ctx, c.config.Client, c.scripts.beat, append([]string{c.keys.workers, c.keys.jobs, c.keys.samples}, c.keys.tracking()...), args)
+	keys := append([]string{c.keys.workers, c.keys.jobs, c.keys.samples}, c.keys.tracking()...)
+	reply, err := run(ctx, c.config.Client, c.scripts.beat, append(keys, c.keys.left), args)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -275,13 +276,14 @@ func (c *Consumer) loadPage(ctx context.Context, consumer string, ids []string) 
 	return page, nil
 }
 
-// Drain has the heartbeats from the next one on say that the consumer takes no more jobs. Producers count on it only if nobody does.
+// Drain has the heartbeats from the next one on say that the consumer takes no more jobs. Producers count on it only if no other takes jobs.
 func (c *Consumer) Drain() { c.draining.Store(true) }
 
-// Leave removes the consumer if it owns nothing, and reports whether it did.
+// Leave removes the consumer if it owns nothing, and reports whether it did. Producers count on its successor for a while.
 func (c *Consumer) Leave(ctx context.Context) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.config.Timeout)
 	defer cancel()
-	reply, err := run(ctx, c.config.Client, c.scripts.leave, []string{c.keys.workers, c.keys.jobs, c.keys.left}, []any{c.ID()})
+	args := []any{c.ID(), c.BeatInterval().Microseconds(), c.slots}
+	reply, err := run(ctx, c.config.Client, c.scripts.leave, []string{c.keys.workers, c.keys.jobs, c.keys.left}, args)
 	return err == nil && number(reply[0]) == 1, err
 }

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/itscales/scales/internal/batch"
-	"github.com/itscales/scales/internal/outage"
 )
 
 const (
@@ -36,7 +35,6 @@ type Producer struct {
 	clock       redisClock
 	blind       atomic.Int64 // when a look at Redis failed, in ns; 0 once one has succeeded
 	calls       atomic.Int64 // round trips that enqueue
-	refusing    *outage.Log  // whether Redis takes jobs
 
 	mu         sync.Mutex
 	waiting    map[string]*waiter // by job id; each is told once and then removed
@@ -84,7 +82,7 @@ type outcome struct {
 func NewProducer(config Config) *Producer {
 	p := &Producer{
 		config: config, keys: newKeys(config.Prefix), scripts: compile(config.Guards), server: NewID(),
-		waiting: make(map[string]*waiter), drained: make(chan struct{}), read: "0", refusing: outage.New(config.Logger, "the queue"),
+		waiting: make(map[string]*waiter), drained: make(chan struct{}), read: "0",
 	}
 	p.keys.replies += p.server
 	p.closing, p.endDoubts = context.WithCancel(context.Background())

@@ -68,7 +68,7 @@ func compile(g Guards) scripts {
 		handOver: script(clock, liveliness, handOverScript),
 		load:     script(loadScript),
 		settle:   script(trackingAt(5), orderingAt(11), settleScript),
-		leave:    script(clock, liveliness, leaveScript),
+		leave:    script(clock, leaveScript),
 	}
 }
 
@@ -97,17 +97,18 @@ local now = tonumber(t[1]) * 1000000 + tonumber(t[2])
 local time = t[1] .. string.sub('00000' .. t[2], -6)
 `
 
-// liveliness counts the workers that take jobs, or those that do not any more, and their slots. It is for scripts with clock.
+// liveliness tells which workers are alive, and how many slots those have that take jobs, or those that are leaving or have left. It is
+// for scripts with clock.
 const liveliness = `
--- A worker lives if its latest heartbeat is less than three intervals ago.
-local function lives(at, interval) return now - tonumber(at) < 3 * tonumber(interval) end
--- The same for one of which there may be no further heartbeat: it does not count on if Redis's clock has gone back.
-local function has_lived(at, interval) return lives(at, interval) and tonumber(at) - now < tonumber(interval) end
+-- A worker is alive if its latest heartbeat is less than three intervals ago.
+local function is_alive(at, interval) return now - tonumber(at) < 3 * tonumber(interval) end
+-- The same for one that may send no further heartbeat: it must not go on to count if Redis's clock has gone back.
+local function was_alive(at, interval) return is_alive(at, interval) and tonumber(at) - now < tonumber(interval) end
 local function live(records, leaving)
   local alive, all = 0, 0
   for _, record in ipairs(records) do
     local at, interval, slots, rest = string.match(record, '^%d+ (%d+) (%d+) (%d+)(.*)$')
-    if at and (rest ~= '') == leaving and (leaving and has_lived or lives)(at, interval) then
+    if at and (rest ~= '') == leaving and (leaving and was_alive or is_alive)(at, interval) then
       alive = alive + 1
       all = all + tonumber(slots)
     end

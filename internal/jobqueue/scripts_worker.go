@@ -6,6 +6,7 @@ package jobqueue
 //	KEYS[1] workers (hash: worker id to "beats time interval slots", times in µs, and " leaving" if it takes no more jobs)
 //	KEYS[2] jobs
 //	KEYS[3] samples (list: "time enqueued finished" of about every second, the newest first)   KEYS[4…9] see tracking
+//	KEYS[10] left, see leaveScript
 //	ARGV[1] worker id   ARGV[2] interval in µs   ARGV[3] slots, and " leaving"   ARGV[4] '1' to begin, '' to go on
 //	returns {now in µs, 1 or 0, {worker, record, …}, {consumer with pending jobs, …}, how many jobs the worker owns}; 0 if
 //	the worker is not known any more: another has taken over its jobs, or Redis has lost everything
@@ -17,6 +18,7 @@ if record or ARGV[4] == '1' then
   known = 1
   local beats = tonumber(string.match(record or '0', '^%d+')) + 1
   redis.call('HSET', KEYS[1], ARGV[1], beats .. ' ' .. time .. ' ' .. ARGV[2] .. ' ' .. ARGV[3])
+  if not string.find(ARGV[3], 'leaving') then redis.call('DEL', KEYS[10]) end -- who has left needs no successor any more
 end
 local consumers, owned = {}, '0'
 for _, consumer in ipairs(list(list(redis.pcall('XPENDING', KEYS[2], group))[4])) do
@@ -57,13 +59,13 @@ return #pending
 // delivered as often as before.
 //
 //	KEYS[1] workers   KEYS[2] jobs   ARGV[1] the owner   ARGV[2…] stream ids and deliveries
-//	returns how many changed hands; none if no other worker is alive
+//	returns how many changed hands; none if no other worker that takes jobs is alive
 const handOverScript = `
 local best, latest = nil, 0
 local records = redis.call('HGETALL', KEYS[1])
 for i = 1, #records, 2 do
   local at, interval, rest = string.match(records[i + 1], '^%d+ (%d+) (%d+) %d+(.*)$')
-  if at and records[i] ~= ARGV[1] and rest == '' and tonumber(at) > latest and lives(at, interval) then best, latest = records[i], tonumber(at) end
+  if at and records[i] ~= ARGV[1] and rest == '' and tonumber(at) > latest and is_alive(at, interval) then best, latest = records[i], tonumber(at) end
 end
 if not best then return 0 end
 local handed = 0
@@ -77,22 +79,15 @@ end
 return handed
 `
 
-// leaveScript removes a worker that owns nothing. For as long as one that was killed it is known to have been there.
+// leaveScript removes a worker that owns nothing, and notes that it was there until now.
 //
-//	KEYS[1] workers   KEYS[2] jobs   KEYS[3] left (hash: worker id to its record, with the time when it left)   ARGV[1] the worker
+//	KEYS[1] workers   KEYS[2] jobs
+//	KEYS[3] left (hash: worker id to "0 time interval slots leaving", of those that have left since a worker was there that takes jobs)
+//	ARGV[1] the worker   ARGV[2] its interval in µs   ARGV[3] its slots
 //	returns 1 if it was removed
 const leaveScript = `
 if #list(redis.pcall('XPENDING', KEYS[2], group, '-', '+', 1, ARGV[1])) > 0 then return 0 end
-local record = redis.call('HGET', KEYS[1], ARGV[1])
-if record then
-  local beats, interval, slots = string.match(record, '^(%d+) %d+ (%d+) (%d+)')
-  redis.call('HSET', KEYS[3], ARGV[1], beats .. ' ' .. time .. ' ' .. interval .. ' ' .. slots .. ' leaving')
-  local all = redis.call('HGETALL', KEYS[3])
-  for i = 1, #all, 2 do
-    local at, interval = string.match(all[i + 1], '^%d+ (%d+) (%d+)')
-    if not at or not has_lived(at, interval) then redis.call('HDEL', KEYS[3], all[i]) end
-  end
-end
+redis.call('HSET', KEYS[3], ARGV[1], '0 ' .. time .. ' ' .. ARGV[2] .. ' ' .. ARGV[3] .. ' leaving')
 redis.call('HDEL', KEYS[1], ARGV[1])
 redis.pcall('XGROUP', 'DELCONSUMER', KEYS[2], group, ARGV[1])
 return 1

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -127,25 +128,36 @@ func TestASuccessorMayFollowWhoeverHasLeft(t *testing.T) {
 	}
 }
 
-// As many jobs as all of them had slots for may wait for their successors, also where nothing says how fast these will be.
-func TestWhoHasLeftHadSlots(t *testing.T) {
+// waitingFor has workers of two slots leave, and two jobs wait for their successors.
+func waitingFor(t *testing.T, workers int) *fixture {
 	t.Parallel()
 	f := newFixture(t, redistest.StartEmbedded(t).Client(t))
-	var workers []*jobqueue.Consumer
-	for range 4 {
-		workers = append(workers, f.worker(time.Minute, 2))
+	var leaving []*jobqueue.Consumer
+	for range workers {
+		leaving = append(leaving, f.worker(time.Minute, 2))
 	}
-	for _, c := range workers {
+	for _, c := range leaving {
 		f.retire(c)
 	}
 	ctx, leave := context.WithCancel(context.Background())
-	defer leave()
 	p := f.producer()
+	t.Cleanup(leave) // before the producer is closed
 	for range 2 {
 		do(p, ctx, "x", time.Minute)
 	}
 	await.Until(t, "both jobs wait", func() bool { return f.counts().Jobs == 2 })
-	if err := f.admits(4*time.Second, 3*time.Second); err != nil {
+	return f
+}
+
+// As many jobs as all of them had slots for may wait for their successors, also where nothing says how fast these will be.
+func TestWhoHasLeftHadSlots(t *testing.T) {
+	if err := waitingFor(t, 4).admits(time.Second, 4*time.Second); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestNoMoreJobsWaitForASuccessorThanItHasSlots(t *testing.T) {
+	if err := waitingFor(t, 1).admits(time.Second, 30*time.Second); !errors.Is(err, jobqueue.ErrBusy) {
 		t.Error(err)
 	}
 }
@@ -154,16 +166,79 @@ func TestWhoHasLeftHadSlots(t *testing.T) {
 func TestWhoLeavesInTheFutureIsNotWaitedFor(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, redistest.StartEmbedded(t).Client(t))
-	ctx, left := context.Background(), f.config.Prefix+"q:left"
-	record := fmt.Sprintf("1 %d 1000000 1 leaving", time.Now().Add(time.Hour).UnixMicro())
-	if err := f.config.Client.HSet(ctx, left, "somebody", record).Err(); err != nil {
+	record := fmt.Sprintf("0 %d 1000000 1 leaving", time.Now().Add(time.Hour).UnixMicro())
+	if err := f.config.Client.HSet(context.Background(), f.config.Prefix+"q:left", "somebody", record).Err(); err != nil {
 		t.Fatal(err)
 	}
 	if err := f.admits(time.Minute, time.Second); !errors.Is(err, jobqueue.ErrNoWorker) {
 		t.Error(err)
 	}
-	f.retire(f.worker(time.Minute, 1))
-	if n := f.config.Client.HLen(ctx, left).Val(); n != 1 {
-		t.Errorf("%d workers are remembered", n)
-	}
+}
+
+// Who has left needs no successor if there is somebody who takes jobs: when that one dies, nothing else counts.
+func TestWhoHasLeftWhileOthersStayNeedsNoSuccessor(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		t.Parallel()
+		stays := f.worker(400*time.Millisecond, 1)
+		f.retire(f.worker(time.Hour, 1))
+		if err := f.admits(time.Minute, 100*time.Millisecond); err != nil {
+			t.Error(err)
+		}
+		if _, err := stays.Beat(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.admits(time.Minute, 20*time.Second); !errors.Is(err, jobqueue.ErrNoWorker) {
+			t.Error(err)
+		}
+	})
+}
+
+// A worker that drains goes on to say so when Redis has lost everything, and leaves only once if it says so twice.
+func TestWhoLeavesSaysSoAgain(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		ctx, client, c := context.Background(), f.config.Client, f.worker(time.Minute, 3)
+		record := func(hash string) string {
+			all := client.HVals(ctx, f.config.Prefix+"q:"+hash).Val()
+			if len(all) != 1 {
+				t.Fatalf("%s: %q", hash, all)
+			}
+			return all[0]
+		}
+		c.Drain()
+		if err := client.Del(ctx, f.config.Prefix+"q:workers").Err(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Beat(ctx); err != nil || !strings.HasSuffix(record("workers"), " 3 leaving") {
+			t.Errorf("%v, %q", err, record("workers"))
+		}
+		for range 2 {
+			if left, err := c.Leave(ctx); err != nil || !left || !strings.HasSuffix(record("left"), " 15000000 3 leaving") {
+				t.Errorf("%v, %v, %q", left, err, record("left"))
+			}
+		}
+	})
+}
+
+// The latest heartbeat may be that of a worker that drains, too.
+func TestNothingIsHandedToAWorkerThatDrains(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		ctx, owner := context.Background(), f.worker(time.Minute, 1)
+		answers := do(f.producer(), ctx, "x", time.Minute)
+		job := f.fetch(owner, 1)[0]
+		stays, leaving := f.worker(time.Minute, 1), f.worker(time.Minute, 1)
+		leaving.Drain()
+		if _, err := leaving.Beat(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := owner.HandOver(ctx, map[string]int64{job.StreamID: job.Deliveries}); n != 1 || err != nil {
+			t.Fatalf("%d jobs were handed over: %v", n, err)
+		}
+		mine := f.mine(stays)
+		if len(mine) != 1 {
+			t.Fatalf("the worker that stays has %d jobs", len(mine))
+		}
+		moved, err := stays.Finish(ctx, mine[0], "done")
+		ok(t, moved, err)
+		<-answers
+	})
 }

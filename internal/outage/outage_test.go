@@ -13,7 +13,7 @@ import (
 
 func TestAnOutageIsLoggedOnceAndSoIsItsEnd(t *testing.T) {
 	var b bytes.Buffer
-	l := outage.New(slog.New(slog.NewTextHandler(&b, nil)), "Redis")
+	l := outage.Reading(slog.New(slog.NewTextHandler(&b, nil)))
 	ctx, end := context.WithCancel(context.Background())
 	gone := errors.New("gone")
 	for _, err := range []error{nil, gone, gone, nil, nil, gone, nil} {

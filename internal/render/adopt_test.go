@@ -64,7 +64,7 @@ func renderer(t *testing.T, rdb redis.UniversalClient, guards render.Guards) (*r
 		Store: store, App: http.HandlerFunc(app), Rules: &canonical.Rules{}, Origin: &url.URL{Scheme: "http", Host: "localhost"},
 		Server: &http.Server{}, Mark: func(ctx context.Context) context.Context { return ctx },
 		Limit: 4, Timeout: 5 * time.Second, MaxEntry: 1 << 10, Lease: time.Minute, Retry: time.Second,
-		Logger: slog.New(slog.DiscardHandler), Outage: outage.New(slog.New(slog.DiscardHandler), "Redis"), Guards: guards,
+		Logger: slog.New(slog.DiscardHandler), Writing: outage.Writing(slog.New(slog.DiscardHandler)), Guards: guards,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	tended := make(chan struct{})

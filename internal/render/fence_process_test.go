@@ -78,7 +78,7 @@ func newProcess(h *history, number int) *process {
 		Store: p.store, App: http.HandlerFunc(p.serve), Rules: &canonical.Rules{}, Origin: &url.URL{Scheme: "http", Host: "localhost"},
 		Server: &http.Server{}, Mark: func(ctx context.Context) context.Context { return ctx },
 		Vary: variant.Fields{{Name: "X-Variant", Values: []string{"", "other"}}}, Limit: 4, GroupLimit: p.groupLimit, Timeout: timeout, MaxEntry: 1 << 10, Lease: config.ClaimLease, Retry: config.ClaimLease / 2,
-		Logger: slog.New(slog.DiscardHandler), Outage: outage.New(slog.New(slog.DiscardHandler), "Redis"), Pause: p.at,
+		Logger: slog.New(slog.DiscardHandler), Writing: outage.Writing(slog.New(slog.DiscardHandler)), Pause: p.at,
 	})
 	tending, untend := context.WithCancel(context.Background())
 	p.ended.Go(func() { p.renderer.Tend(tending, tending) })

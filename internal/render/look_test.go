@@ -32,7 +32,7 @@ func looker(t *testing.T, rdb redis.UniversalClient, app http.HandlerFunc, chang
 		Store: store, App: app, Rules: &canonical.Rules{QueryAll: true}, Origin: &url.URL{Scheme: "https", Host: "example.com"},
 		Server: &http.Server{}, Mark: func(ctx context.Context) context.Context { return context.WithValue(ctx, marked{}, true) },
 		Limit: 1, Timeout: time.Minute, MaxEntry: 1 << 10, Lease: time.Minute, Retry: time.Second,
-		Logger: slog.New(slog.DiscardHandler), Outage: outage.New(slog.New(slog.DiscardHandler), "Redis"),
+		Logger: slog.New(slog.DiscardHandler), Writing: outage.Writing(slog.New(slog.DiscardHandler)),
 	}
 	for _, c := range change {
 		c(&config)

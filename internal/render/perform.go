@@ -365,7 +365,7 @@ func (r *Renderer) insist(ctx context.Context, do func() error) error {
 	for backoff := firstBackoff; ; backoff = min(2*backoff, maxBackoff) {
 		err := do()
 		if r.stopped.Err() == nil {
-			r.config.Outage.Note(ctx, err)
+			r.config.Writing.Note(ctx, err)
 		}
 		switch {
 		case err == nil, errors.Is(err, partition.ErrLayout):

@@ -64,7 +64,7 @@ func (r *Renderer) pursue(f *flight, claim partition.Claim, token string) {
 			r.share.land(f, Result{f.key, Failed, "the renderer was closed"})
 			return
 		}
-		r.config.Outage.Note(r.stopped, err)
+		r.config.Writing.Note(r.stopped, err)
 		switch {
 		case errors.Is(err, partition.ErrLayout):
 			r.share.land(f, Result{f.key, Failed, err.Error()})

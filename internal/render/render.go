@@ -43,7 +43,7 @@ type Config struct {
 	Lease    time.Duration                                    // of a claim; that of the store
 	Retry    time.Duration                                    // delay after the first failure of a render
 	Logger   *slog.Logger                                     //
-	Outage   *outage.Log                                      // of Redis
+	Writing  *outage.Log                                      // of calls to Redis
 	Pause    func(ctx context.Context, at Moment, key string) // called at every step; tests use it to crash and to wait
 
 	Guards Guards

@@ -7,8 +7,9 @@ import (
 	"github.com/itscales/scales/internal/jobqueue"
 )
 
-// beat keeps the leases of the worker's jobs. Until the drain begins it takes over those of workers that have died. While
-// Redis is away it tries more often, so that servers find a worker alive soon after.
+// beat keeps the leases of the worker's jobs. Until the drain begins it takes over those of workers that have died. In the drain it goes
+// on, and says that the worker is leaving: nobody hands it anything, and servers count on a successor. While Redis is away it tries
+// more often, so that servers find a worker alive soon after.
 //
 // A fetch that was given up may be carried out all the same when Redis is back, and get jobs for as long as a fetch takes:
 // their records go to a connection that is closed. So after a fetch has failed the worker is in doubt for that time.
@@ -34,7 +35,7 @@ func (s *shift) beat(ctx context.Context) {
 			beat = s.Consumer.Beat
 		}
 		owned, err := beat(ctx)
-		s.Outage.Note(ctx, err)
+		s.Writing.Note(ctx, err)
 		if err != nil {
 			next = min(s.Consumer.BeatInterval(), pause)
 			continue
@@ -106,7 +107,7 @@ func (s *shift) takeMine(ctx context.Context) {
 	owned, err := s.Consumer.Owned(ctx)
 	if err != nil {
 		s.Consumer.SetDoubt()
-		s.Outage.Note(ctx, err)
+		s.Reading.Note(ctx, err)
 	}
 	for id, deliveries := range owned {
 		s.takeOne(ctx, id, deliveries)
@@ -126,8 +127,8 @@ func (s *shift) takeOne(ctx context.Context, id string, deliveries int64) {
 	if s.Guards.EarlyLook {
 		d = look()
 	}
-	switch s.begin(id, s.Consumer.ID(), deliveries) {
-	case begun:
+	switch s.takeInHand(id, s.Consumer.ID(), deliveries) {
+	case taken:
 		if d == nil {
 			d = look()
 		}
@@ -136,7 +137,7 @@ func (s *shift) takeOne(ctx context.Context, id string, deliveries int64) {
 			return
 		}
 		go s.serve(d, false)
-	case heldAsAnother:
+	case takenBefore:
 		// It was taken from us and has come back, and the handler of the first time still runs.
 		s.Consumer.SetDoubt()
 	case refused:

@@ -36,7 +36,7 @@ func (s *shift) drain(tending *sync.WaitGroup) {
 }
 
 // leave gives away what the worker owns and has not begun, and removes it from those that are known, unless it owns what it has
-// begun. While it does the one another worker may give it something, so it looks again.
+// begun. Another worker may give it something meanwhile, if no heartbeat has arrived that says that this one is leaving; so it looks again.
 func (s *shift) leave(ctx context.Context) {
 	for range 3 {
 		s.handOverRest(ctx)
@@ -50,7 +50,7 @@ func (s *shift) leave(ctx context.Context) {
 	}
 }
 
-// handOver gives jobs that were never begun to another worker, and reports whether it has them all.
+// handOver gives jobs that were never begun to another worker, and reports whether that one has them all.
 func (s *shift) handOver(ctx context.Context, jobs map[string]int64) bool {
 	if s.Guards.NoHandOver {
 		return false

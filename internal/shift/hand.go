@@ -6,17 +6,18 @@ type hand struct {
 	deliveries int64
 }
 
-type beginning int
+// What comes of taking a job in hand.
+type taking int
 
 const (
-	begun         beginning = iota
-	inHand                  // the same delivery is in hand
-	heldAsAnother           // another delivery of the job is in hand
-	refused                 // the shift is draining, and has not begun the job
+	taken       taking = iota
+	known              // the same delivery is in hand, or was
+	takenBefore        // another delivery of the job is in hand
+	refused            // the shift is draining, and the job's handler has not begun
 )
 
-// begin takes a job in hand.
-func (s *shift) begin(id, consumer string, deliveries int64) beginning {
+// takeInHand takes a job in hand.
+func (s *shift) takeInHand(id, consumer string, deliveries int64) taking {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h, ok := s.jobs[id]
@@ -24,17 +25,17 @@ func (s *shift) begin(id, consumer string, deliveries int64) beginning {
 	case s.draining && s.Guards.HandOverBegun:
 		return refused
 	case ok && h == hand{consumer, deliveries}:
-		return inHand
+		return known
 	case ok:
-		return heldAsAnother
-	case s.started[id]: // it was begun and given up
-		return inHand
+		return takenBefore
+	case s.started[id]: // its handler has begun, and it was given up
+		return known
 	case s.draining:
 		return refused
 	}
 	s.jobs[id] = hand{consumer, deliveries}
 	s.inHand.Add(1)
-	return begun
+	return taken
 }
 
 // start notes that a handler begins.
@@ -44,6 +45,7 @@ func (s *shift) start(id string) {
 	s.started[id] = true
 }
 
+// end has a job in hand no more.
 func (s *shift) end(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -58,6 +60,7 @@ func (s *shift) end(id string) {
 	}
 }
 
+// size is how many jobs are in hand.
 func (s *shift) size() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -8,6 +8,8 @@
 //	   | deadline, or    |    \ owes nothing: finish     | its worker dies: another takes it over and goes on here
 //	   v client left     v     `-----------------------> released
 //	withdrawn            its worker dies: run again if it may be repeated and its deadline has not passed, else buried
+//
+// A worker that ends hands over what was delivered to it and whose handler has not begun: it is delivered to another one.
 package shift
 
 import (
@@ -50,7 +52,8 @@ type Config struct {
 	MaxReply     int64         // largest body of a response
 	RepeatKeyed  bool          // jobs with an idempotency key are repeated, whatever their method
 	Logger       *slog.Logger
-	Outage       *outage.Log
+	Reading      *outage.Log // of calls to Redis
+	Writing      *outage.Log
 
 	Guards Guards
 }
@@ -72,12 +75,14 @@ type Guards struct {
 	// NoLongDoubt looks for jobs of a failed fetch once, not for as long as the fetch may take them.
 	NoLongDoubt bool
 }
+
+// A shift is one run of a worker.
 type shift struct {
 	Config
 
 	slots  chan struct{} // one for each handler that runs
 	doubts chan struct{} // tells that jobs may be ours that are not in hand
-	asked  chan func()   // has a heartbeat sent now; it is called after the next one that has arrived
+	asked  chan func()   // each has a heartbeat sent at once, and is called when one has arrived
 	inHand sync.WaitGroup
 	stop   context.CancelFunc
 	ended  context.Context // ends when the shift gives up what is still under way
@@ -111,7 +116,7 @@ func Run(ctx context.Context, config Config) {
 	s.leave(context.WithoutCancel(ctx))
 }
 
-// pause is the time between two tries while Redis is away.
+// pause is the time between two tries while Redis is away, and between two heartbeats while the worker is in doubt.
 const pause = 100 * time.Millisecond
 
 // take fetches jobs for free slots until ctx ends.
@@ -121,7 +126,7 @@ func (s *shift) take(ctx context.Context) {
 			err := s.Consumer.Join(ctx)
 			joined = err == nil
 			if err != nil {
-				s.Outage.Note(ctx, err)
+				s.Writing.Note(ctx, err)
 				wait(ctx, pause)
 				continue
 			}
@@ -135,13 +140,13 @@ func (s *shift) take(ctx context.Context) {
 			<-s.slots
 		}
 		for _, d := range fetched {
-			if s.begin(d.StreamID, d.Consumer, d.Deliveries) == begun {
+			if s.takeInHand(d.StreamID, d.Consumer, d.Deliveries) == taken {
 				go s.serve(d, true)
 			} else {
 				<-s.slots
 			}
 		}
-		s.Outage.Note(ctx, err)
+		s.Reading.Note(ctx, err)
 		if err != nil {
 			wait(ctx, pause)
 			s.awaitRedis(ctx)

@@ -48,7 +48,7 @@ func start(t *testing.T, rdb redis.UniversalClient, app http.HandlerFunc, lease 
 	prefix := partition.Prefix(namespace, 0)
 	queue := jobqueue.Config{
 		Client: rdb, Prefix: prefix, Meta: prefix + "meta", Timeout: 5 * time.Second, MaxQueue: 10_000, MaxDead: 10,
-		Retention: time.Minute, Logger: logger, Outage: outage.New(logger, "Redis"),
+		Retention: time.Minute, Logger: logger, Reading: outage.Reading(logger), Writing: outage.Writing(logger),
 	}
 	b := &bench{t: t, rdb: rdb, namespace: namespace, logger: logger, queue: queue, producer: jobqueue.NewProducer(queue), jobs: prefix + "q:jobs"}
 	b.consumer, b.stop = b.work(app, lease, 16, guards)
@@ -70,11 +70,10 @@ func (b *bench) work(app http.HandlerFunc, lease time.Duration, slots int, guard
 		MaxEntries: 1000, Timeout: 5 * time.Second,
 	})
 	rules, origin := &canonical.Rules{}, &url.URL{Scheme: "http", Host: "localhost"}
-	redisLog := outage.New(b.logger, "Redis")
 	renderer := render.New(render.Config{
 		Store: store, App: app, Rules: rules, Origin: origin, Server: &http.Server{},
 		Mark:  func(ctx context.Context) context.Context { return ctx },
-		Limit: 4, Timeout: time.Second, MaxEntry: 1 << 20, Lease: time.Second, Retry: time.Second, Logger: b.logger, Outage: redisLog,
+		Limit: 4, Timeout: time.Second, MaxEntry: 1 << 20, Lease: time.Second, Retry: time.Second, Logger: b.logger, Writing: outage.Writing(b.logger),
 	})
 	consumer = jobqueue.NewConsumer(b.queue, lease, slots)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -85,8 +84,8 @@ func (b *bench) work(app http.HandlerFunc, lease time.Duration, slots int, guard
 			Consumer: consumer, Renderer: renderer, Rules: &step.Rules{Keys: rules, Origin: origin, Logger: b.logger}, App: app,
 			Server: &http.Server{}, Writer: func(ctx context.Context, _ string) (context.Context, *step.Buffer) { return ctx, new(step.Buffer) },
 			Exists: func(string) bool { return false }, Pend: func(context.Context, string, step.Pending) error { return nil },
-			Concurrency: slots, JobTimeout: time.Minute, DrainTimeout: 5 * time.Second, MaxReply: 1 << 20, Logger: b.logger, Outage: redisLog,
-			Guards: guards,
+			Concurrency: slots, JobTimeout: time.Minute, DrainTimeout: 5 * time.Second, MaxReply: 1 << 20, Logger: b.logger,
+			Reading: outage.Reading(b.logger), Writing: outage.Writing(b.logger), Guards: guards,
 		})
 	}()
 	b.t.Cleanup(func() {
@@ -299,7 +298,7 @@ type cutOff struct {
 }
 
 func (c cutOff) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
-	beat := strings.HasSuffix(keys[0], "q:workers") && strings.HasSuffix(keys[len(keys)-1], "q:waiters")
+	beat := len(keys) > 2 && strings.HasSuffix(keys[0], "q:workers") && strings.HasSuffix(keys[2], "q:samples")
 	if beat && c.away.Load() {
 		cmd := redis.NewCmd(ctx)
 		cmd.SetErr(context.DeadlineExceeded)
