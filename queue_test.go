@@ -254,7 +254,7 @@ func TestRequestsOfAnOrderAreRefusedWhereTooManyWait(t *testing.T) {
 // restart has the only worker end while its handler runs for longer than a lease, and a request come meanwhile, which is answered when a
 // successor has begun.
 func restart(t *testing.T, guards jobqueue.Guards) (meanwhile response) {
-	const lease = 2 * time.Second
+	const lease = 3 * time.Second
 	began, open := make(chan struct{}), make(chan struct{})
 	app := handler(func(_ http.ResponseWriter, r *http.Request) {
 		if r.Method == "POST" && r.URL.Path == "/slow" {
@@ -339,7 +339,9 @@ func TestAnOutageIsLoggedThoughNobodyWaitsForItsEnd(t *testing.T) {
 func TestThatRedisTakesNoWritesIsLoggedOnce(t *testing.T) {
 	redistest.Require(t)
 	rdb, ctx := redistest.Start(t).Client(t), context.Background()
-	s := start(t, rdb, newShelf(), setup{fill: []string{"/books"}, server: []scales.ServerOption{scales.LocalCopy(0)}})
+	s := start(t, rdb, newShelf(), setup{
+		fill: []string{"/books"}, cache: []scales.CacheOption{scales.StoreTimeout(5 * time.Second)}, server: []scales.ServerOption{scales.LocalCopy(0)},
+	})
 	s.send("PUT", "/books/1", "Moby-Dick").is(t, 204, "")
 	limit := func(memory string) {
 		t.Helper()
