@@ -98,6 +98,7 @@ type balancer struct {
 	links    sync.WaitGroup
 	mu       sync.Mutex
 	random   *rand.Rand
+	clients  []*http.Client
 }
 
 // startBalancer starts a balancer that ends with the test.
@@ -111,6 +112,9 @@ func startBalancer(t *testing.T, servers *crew) *balancer {
 	b.links.Go(b.accept)
 	t.Cleanup(func() {
 		_ = listener.Close()
+		for _, client := range b.clients {
+			client.CloseIdleConnections() // else the servers close them, after minutes
+		}
 		b.links.Wait()
 	})
 	return b
@@ -168,9 +172,13 @@ func (b *balancer) takeOut(c *crew) *process {
 
 // client returns a client of its own, with one connection to the balancer.
 func (b *balancer) client() *process {
-	return &process{role: "balancer", url: "http://" + b.listener.Addr().String(), client: &http.Client{
+	client := &http.Client{
 		Timeout:       answerTimeout,
 		Transport:     &http.Transport{MaxConnsPerHost: 1, DisableCompression: true},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.clients = append(b.clients, client)
+	return &process{role: "balancer", url: "http://" + b.listener.Addr().String(), client: client}
 }
