@@ -1,7 +1,6 @@
 package scales
 
 import (
-	"github.com/itscales/scales/internal/canonical"
 	"github.com/itscales/scales/internal/jobqueue"
 	"github.com/itscales/scales/internal/localcopy"
 )
@@ -9,12 +8,6 @@ import (
 // CopyGuards switches safeguards of the local copy, and of reads from replicas, off.
 func CopyGuards(g localcopy.Guards) ReadOption {
 	return readOption(func(c *readConfig) { c.guards = g })
-}
-
-// Copied reports whether a server has a page in its copy.
-func (s *Server) Copied(key string) bool {
-	_, _, ok := s.reader.copy.Part(canonical.Partition(key, s.cache.config.partitions)).Get(key)
-	return ok
 }
 
 // QueueGuards switches safeguards of the queue off.

@@ -7,8 +7,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/itscales/scales/internal/await"
 	"github.com/redis/go-redis/v9"
+
+	"github.com/itscales/scales/internal/await"
 )
 
 // buriesBrokenJobs: a record in the queue that is no job becomes a dead letter.

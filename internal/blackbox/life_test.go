@@ -55,12 +55,7 @@ func (s *site) refusesWithoutAWorker(t *testing.T) {
 func (s *site) refusesSoon(t *testing.T, when string, server *process, kept *ledger) {
 	t.Helper()
 	await.Within(t, patience, when, func() bool {
-		name, request := kept.next()
-		a := server.send(t, request)
-		if err := kept.note(name, a); err != nil {
-			t.Error(err)
-		}
-		return a.problem(http.StatusServiceUnavailable, "no-worker") == nil
+		return kept.try(t, server).problem(http.StatusServiceUnavailable, "no-worker") == nil
 	})
 }
 
@@ -77,12 +72,7 @@ func (s *site) refusesAtOnce(t *testing.T, server *process, kept *ledger) {
 func (s *site) acceptsSoon(t *testing.T, server *process, kept *ledger) {
 	t.Helper()
 	await.Within(t, soon, "a write is carried out", func() bool {
-		name, request := kept.next()
-		a := server.send(t, request)
-		if err := kept.note(name, a); err != nil {
-			t.Error(err)
-		}
-		return a.status == http.StatusCreated
+		return kept.try(t, server).status == http.StatusCreated
 	})
 }
 

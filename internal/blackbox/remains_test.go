@@ -7,8 +7,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/itscales/scales/internal/await"
 	"github.com/redis/go-redis/v9"
+
+	"github.com/itscales/scales/internal/await"
 )
 
 const (

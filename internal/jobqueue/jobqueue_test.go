@@ -47,7 +47,14 @@ func (f *fixture) producer() *jobqueue.Producer {
 }
 
 func (f *fixture) consumer() *jobqueue.Consumer {
-	c := jobqueue.NewConsumer(f.config, time.Minute, 1)
+	f.t.Helper()
+	return f.worker(time.Minute, 1)
+}
+
+// worker is a consumer that is known.
+func (f *fixture) worker(lease time.Duration, slots int) *jobqueue.Consumer {
+	f.t.Helper()
+	c := jobqueue.NewConsumer(f.config, lease, slots)
 	if err := c.Join(context.Background()); err != nil {
 		f.t.Fatal(err)
 	}

@@ -112,8 +112,8 @@ func (p *pace) before(part, length time.Duration) (perSecond float64, ok bool) {
 }
 
 // rate returns how many jobs a second are counted on by one that has so much time. It is false where nothing says that one could be
-// too late: nobody has looked for long enough, which is for the whole of that time where no job was seen to be finished before; or within that part of that time that is evidence few jobs were there, or none that had to
-// wait for as long. For
+// too late: nobody has looked for long enough, which is for the whole of that time where no job was seen to be finished before; or within
+// that part of that time that is evidence few jobs were there, or none that had to wait for as long. For
 //
 //	what was finished per second is what there was to do, not what could have been done
 //

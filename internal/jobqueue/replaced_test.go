@@ -58,9 +58,9 @@ func TestAJobThatIsAnsweredAgainIsNoticed(t *testing.T) {
 			}
 			moved, err := c.Finish(ctx, f.fetch(c, 1)[0], "")
 			ok(t, moved, err)
-			for !strings.Contains(log.String(), "answered once more") || !strings.Contains(log.String(), d.ID) {
-				time.Sleep(time.Millisecond)
-			}
+			await.Until(t, "that is logged", func() bool {
+				return strings.Contains(log.String(), "answered once more") && strings.Contains(log.String(), d.ID)
+			})
 		}
 		first := do(p, ctx, "first", time.Minute)
 		d := f.fetch(c, 1)[0]

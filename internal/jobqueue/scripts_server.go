@@ -33,11 +33,12 @@ if now > tonumber(ARGV[1]) then
   return reply
 end
 local added, parked, room = 0, 0, tonumber(ARGV[2]) - length - tonumber(redis.call('HGET', statistics, 'parked') or '0')
+-- Returns where the job is, or what refuses it and true.
 local function add(a, ...)
   local lane = KEYS[tonumber(ARGV[a + 7])]
-  if added >= room then return 'full' end
-  if length + added - parked >= tonumber(ARGV[a + 2]) then return 'busy' end
-  if lane and taken(jobs, lane) and redis.call('XLEN', lane) >= tonumber(ARGV[2]) / LANE_PART then return 'order-full' end
+  if added >= room then return 'full', true end
+  if length + added - parked >= tonumber(ARGV[a + 2]) then return 'busy', true end
+  if lane and taken(jobs, lane) and redis.call('XLEN', lane) >= tonumber(ARGV[2]) / LANE_PART then return 'order-full', true end
   added = added + 1
   local record = {'server', server, 'deadline', ARGV[a + 1], 'scheme', ARGV[a + 3], 'remote', ARGV[a + 4], 'request', ARGV[a + 5], ...}
   if lane then
@@ -68,12 +69,12 @@ local function add_tracked(a)
   local id = ARGV[a]
   local ms, scope, payload = string.match(ARGV[a + 6], '^(%d+) (%S+) (%S+)$')
   sweep(jobs, 5)
-  local outcome = known(id, ARGV[a + 1], scope, payload)
-  if outcome then return outcome end
+  local before = known(id, ARGV[a + 1], scope, payload)
+  if before then return before end
   if redis.call('ZCARD', lives) >= tonumber(ARGV[6]) or
     tonumber(redis.call('HGET', statistics, 'kept') or '0') >= tonumber(ARGV[7]) then return 'crowded' end
-  outcome = add(a, 'keep', ms)
-  if outcome ~= 'full' and outcome ~= 'busy' and outcome ~= 'order-full' then
+  local outcome, refused = add(a, 'keep', ms)
+  if not refused then
     local r = {at = outcome, scope = scope, deadline = ARGV[a + 1], token = '-', bytes = 0}
     count_bytes(id, r, #ARGV[a + 5])
     save_tracked(id, r)

@@ -13,16 +13,6 @@ import (
 	"github.com/itscales/scales/internal/redistest"
 )
 
-// worker is a consumer that is known.
-func (f *fixture) worker(lease time.Duration, slots int) *jobqueue.Consumer {
-	f.t.Helper()
-	c := jobqueue.NewConsumer(f.config, lease, slots)
-	if err := c.Join(context.Background()); err != nil {
-		f.t.Fatal(err)
-	}
-	return c
-}
-
 // retire has a consumer leave, as workers do.
 func (f *fixture) retire(c *jobqueue.Consumer) {
 	f.t.Helper()
